@@ -1,0 +1,1 @@
+"""From an accepted envelope to mailboxes: the router and the local delivery agent."""

@@ -1,0 +1,1 @@
+"""Which domains, accounts and addresses exist."""

@@ -1,0 +1,1 @@
+"""The filter chain, and what authors of filters import."""

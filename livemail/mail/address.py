@@ -1,0 +1,65 @@
+"""Addresses and paths.  RFC 5321 §4.1.2, §4.5.3.1, RFC 6531 §3.3.
+
+The syntax of a path on the wire is `livemail.smtp.grammar`'s; here are the values, and what makes two of them equal.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Final
+
+import msgspec
+
+MAX_LOCAL_PART_OCTETS: Final = 64
+MAX_DOMAIN_OCTETS: Final = 255
+MAX_PATH_OCTETS: Final = 256
+
+_ATEXT: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-/=?^_`{|}~")
+
+
+class Address(msgspec.Struct, frozen=True, array_like=True):
+    """A mailbox at a domain.
+
+    local_part: unquoted text (``a b`` for ``"a b"``), case kept.  domain: lower-case, no trailing dot, A-labels or
+    U-labels as received, or an address literal with its brackets, or "" (only ``<postmaster>``, RFC 5321 §4.1.1.3).
+    """
+
+    local_part: str
+    domain: str
+
+    def __str__(self) -> str:
+        local = quote_local_part(self.local_part)
+        return f"{local}@{self.domain}" if self.domain else local
+
+    @property
+    def is_ascii(self) -> bool:
+        """Whether the address can go to a host without SMTPUTF8."""
+        return self.local_part.isascii() and self.domain.isascii()
+
+
+class Path(msgspec.Struct, frozen=True, array_like=True):
+    """A reverse-path or forward-path; the null reverse-path has no address."""
+
+    address: Address | None
+
+    null: ClassVar[Path]
+
+    def __str__(self) -> str:
+        """The path with its angle brackets."""
+        return f"<{self.address}>" if self.address else "<>"
+
+    @property
+    def is_null(self) -> bool:
+        """``<>``, the reverse-path of bounces.  RFC 5321 §4.5.5."""
+        return self.address is None
+
+
+Path.null = Path(None)
+
+
+def quote_local_part(local_part: str) -> str:
+    """Render a local part as a Dot-string where it is one, else as a Quoted-string.  RFC 5321 §4.1.2."""
+    atoms = local_part.split(".")
+    if all(atom and all(c in _ATEXT or not c.isascii() for c in atom) for atom in atoms):
+        return local_part
+    escaped = local_part.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

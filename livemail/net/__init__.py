@@ -1,0 +1,1 @@
+"""What every protocol needs of the network: connections with back-pressure, coroutines, TLS, limits, logs."""

@@ -1,0 +1,1 @@
+"""Back ends of `livemail.interfaces.storage`: memory and LMDB."""
