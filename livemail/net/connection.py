@@ -55,7 +55,7 @@ class Wire(Protocol):
         """Take octets as they arrive."""
 
 
-class Gone(Exception):  # noqa: N818 - not an error: the peer left
+class Gone(Exception):
     """The connection was lost while a step waited."""
 
 

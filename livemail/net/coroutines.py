@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ class Run(Generic[T]):
         except StopIteration as stop:
             self._on_done(stop.value, None)
             return
-        except BaseException as raised:  # noqa: BLE001 - whatever ends the coroutine belongs to the owner
+        except BaseException as raised:
             self._on_done(None, raised)
             return
         # A Deferred that has its result never gets here: awaiting it does not suspend.
