@@ -1,0 +1,44 @@
+"""``python -m bench ingest|fetch``: starts the peers itself, checks that the work was done, prints a table."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+
+from bench import fetch, ingest
+from bench.ground import BenchError, need_programs, scratch
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--runs", type=int, default=5, help="measured runs of each server (default 5)")
+    parser.add_argument("--keep", action="store_true", help="keep the scratch folder")
+    measures = parser.add_subparsers(dest="measure", required=True)
+    one = measures.add_parser("ingest", help="durable ingest beside Postfix → Dovecot")
+    one.add_argument(
+        "--messages", type=int, default=12_000, help="messages a run (default 12,000; the peer gets a quarter)"
+    )
+    one.add_argument("--size", type=int, default=4096, help="octets a message (default 4096)")
+    two = measures.add_parser("fetch", help="FETCH beside Dovecot")
+    two.add_argument("--messages", type=int, default=100_000, help="messages in the mailbox (default 100,000)")
+    two.add_argument("--only", choices=list(fetch.ITEMS), help="one measure alone")
+    options = parser.parse_args()
+    try:
+        need_programs()
+        with scratch(options.keep) as folder:
+            if options.measure == "ingest":
+                lines = ingest.measure(folder, runs=options.runs, count=options.messages, size=options.size)
+            else:
+                lines = fetch.measure(folder, runs=options.runs, count=options.messages, only=options.only)
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    print("\n".join(lines))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""Durable ingest: SMTP in, until every message is visible in its mailbox by IMAP.  Client: Postfix's smtp-source."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+import time
+from pathlib import Path
+
+from bench.ground import PASSWORD, BenchError, children_cpu, count_messages, say
+from bench.imap import IMAP
+from bench.ours import DOMAIN as OUR_DOMAIN
+from bench.ours import Livemail
+from bench.peers import DOMAIN as PEER_DOMAIN
+from bench.peers import Dovecot, Postfix, users
+from bench.table import Figures, render
+
+PATIENCE = 600.0
+
+
+def one_run(smtp: tuple[str, int], imap: tuple[str, int], domain: str, count: int, size: int) -> tuple[float, float]:
+    """Send ``count`` messages over one kept connection per user; return (seconds until visible, client's CPU seconds)."""
+    names = users()
+    before = count_messages(imap, names)
+    each = count // len(names)
+    cpu = children_cpu()
+    began = time.monotonic()
+    clients = [
+        subprocess.Popen(
+            ["smtp-source", "-4", "-s", "1", "-d", "-m", str(each), "-l", str(size), "-M", "bench.test",
+             "-f", "sender@bench.test", "-t", f"{name}@{domain}", f"{smtp[0]}:{smtp[1]}"],
+            stderr=subprocess.PIPE, text=True,
+        )
+        for name in names
+    ]  # fmt: skip
+    for client in clients:
+        _, errors = client.communicate()
+        if client.returncode:
+            raise BenchError(f"smtp-source: {errors}")
+    wanted = before + each * len(names)
+    while (seen := count_messages(imap, names)) < wanted:
+        if time.monotonic() - began > PATIENCE:
+            raise BenchError(f"{wanted - seen} of {each * len(names)} messages never became visible")
+        time.sleep(0.02)
+    elapsed = time.monotonic() - began
+    if seen != wanted:
+        raise BenchError(f"{seen - before} messages visible, {wanted - before} were sent")
+    return elapsed, children_cpu() - cpu
+
+
+def digests(imap: tuple[str, int]) -> set[str]:
+    """SHA-256 of every message's body in one mailbox."""
+    found = set()
+    with IMAP(imap, users()[0], PASSWORD) as session:
+        session.command("EXAMINE INBOX")
+        answer = session.command("UID FETCH 1:* (BODY.PEEK[TEXT])")
+        for literal in re.finditer(rb"BODY\[TEXT\] \{(\d+)\}\r\n", answer):
+            body = answer[literal.end() : literal.end() + int(literal[1])]
+            found.add(hashlib.sha256(body).hexdigest())
+    return found
+
+
+def measure(folder: Path, *, runs: int, count: int, size: int) -> list[str]:
+    """Both servers in turn; the table."""
+    peer, ours = Figures("Postfix → Dovecot"), Figures("livemail")
+    dovecot = Dovecot(folder)
+    try:
+        postfix = Postfix(folder)
+        try:
+            for number in range(runs + 1):
+                seconds, cpu = one_run(postfix.smtp, dovecot.imap, PEER_DOMAIN, count // 4, size)
+                say(f"bench: Postfix → Dovecot run {number}: {count // 4 / seconds:,.0f} messages/s")
+                if number:  # the first run warms up
+                    peer.rates.append(count // 4 / seconds)
+                    peer.client.append(cpu / seconds)
+        finally:
+            postfix.stop()
+        peer_digests = digests(dovecot.imap)
+    finally:
+        dovecot.stop()
+    livemail = Livemail(folder)
+    try:
+        for number in range(runs + 1):
+            seconds, cpu = one_run(livemail.smtp, livemail.imap, OUR_DOMAIN, count, size)
+            say(f"bench: livemail run {number}: {count / seconds:,.0f} messages/s")
+            if number:
+                ours.rates.append(count / seconds)
+                ours.client.append(cpu / seconds)
+        our_digests = digests(livemail.imap)
+    finally:
+        livemail.stop()
+    if our_digests != peer_digests:
+        raise BenchError(f"bodies differ: {len(our_digests)} digests here, {len(peer_digests)} at the peer")
+    bound = 8.0 if size == 4096 else None
+    return render(f"Durable ingest, {size} octets, {len(users())} connections", "messages/s", ours, peer, bound)

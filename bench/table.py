@@ -1,0 +1,38 @@
+"""Figures of several runs as one line each: median, spread, ratio, and whether the client was the limit."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+
+CLIENT_LIMIT = 0.85
+"""Share of a core from which on the client may have been what bound the figure."""
+
+
+@dataclass
+class Figures:
+    """One server's rates in one measure; client: CPU seconds of the client per second of the run."""
+
+    name: str
+    rates: list[float] = field(default_factory=list)
+    client: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.rates)
+
+
+def render(title: str, unit: str, ours: Figures, peer: Figures, bound: float | None) -> list[str]:
+    """The measure's table as text lines."""
+    lines = [f"{title}  ({unit}; median of {len(ours.rates)} runs, [least to most])"]
+    for figures in (peer, ours):
+        share = statistics.median(figures.client)
+        limit = "  client was the limit" if share > CLIENT_LIMIT else ""
+        lines.append(
+            f"  {figures.name:<20}{figures.median:>12,.0f}   [{min(figures.rates):,.0f} to {max(figures.rates):,.0f}]"
+            f"   client {share:.2f} cores{limit}"
+        )
+    ratio = ours.median / peer.median
+    wanted = f", bound {bound:g}: {'reached' if ratio >= bound else 'MISSED'}" if bound is not None else ""
+    lines.append(f"  ratio {ratio:.2f}{wanted}")
+    return lines
