@@ -106,7 +106,7 @@ class Connection(TwistedProtocol):
         self._drained: list[Deferred[None]] = []
         self._timer: Any = None
         self._last_input = 0.0
-        self._handshake: Deferred[None] | None = None
+        self._is_clean = False
 
     # ------------------------------------------------------------------------------------------ for subclasses
 
@@ -209,7 +209,9 @@ class Connection(TwistedProtocol):
         self.wire.feed(data)
         if self._run is None:
             self.pump()
-        if self._run is not None and self.wire.pending > self.input_limit and not self._input_paused:
+        # No step begins while the peer does not read either: then, too, it must not make us buffer without bound.
+        waits = self._run is not None or self._output_paused
+        if waits and self.wire.pending > self.input_limit and not self._input_paused:
             self._input_paused = True
             cast(Any, self.transport).pauseProducing()
 
@@ -224,7 +226,13 @@ class Connection(TwistedProtocol):
                     self.write(self.farewell("shutdown"))
                     self.close()
                     break
-                step = self.next_step()
+                try:
+                    step = self.next_step()
+                except Exception as error:
+                    # Where the next event begins is not known any more.
+                    self.failed(error)
+                    self.close()
+                    break
                 if step is None:
                     break
                 self._start(step)
@@ -243,7 +251,7 @@ class Connection(TwistedProtocol):
     def _step_done(self, _: None, error: BaseException | None) -> None:
         self._run = None
         if self.is_lost:
-            self.cleanup()
+            self._clean_up_once()
             return
         self._last_input = self.owner.clock.seconds()
         if error is not None:
@@ -273,13 +281,16 @@ class Connection(TwistedProtocol):
         waiters, self._drained = self._drained, []
         for waiter in waiters:
             waiter.errback(Failure(Gone()))
-        if self._handshake is not None:
-            handshake, self._handshake = self._handshake, None
-            handshake.errback(Failure(Gone()))
         self.owner.closed(self)
         if self._run is not None:
             self._run.cancel()
         if self._run is None:
+            self._clean_up_once()
+
+    def _clean_up_once(self) -> None:
+        """A step that ends because of the loss gets here before `connectionLost` does."""
+        if not self._is_clean:
+            self._is_clean = True
             self.cleanup()
 
     # ------------------------------------------------------------------------------------------ TLS
