@@ -1,0 +1,69 @@
+"""swaks: the switch knife's own view of the dialogue."""
+
+from __future__ import annotations
+
+from tests.system.mail import fetch_all, imap
+from tests.system.rig import Server, program, run
+
+
+def _swaks(server: Server, service: str, *more: str) -> tuple[int, str]:
+    done = run([program("swaks"), "--server", server.facts[service], "--helo", "client.example", "--from",
+                "s@example.org", *more])  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+def _auth(server: Server) -> list[str]:
+    return ["--auth-user", server.facts["account"], "--auth-password", server.facts["password"]]
+
+
+def test_swaks_delivers_and_plus_detail_and_postmaster_are_taken(server: Server) -> None:
+    for recipient in ("you@localhost", "you+lists@localhost", "postmaster@localhost", "YOU@LOCALHOST"):
+        status, talk = _swaks(server, "smtp", "--to", recipient, "--header", f"Subject: swaks to {recipient}")
+        assert status == 0, talk
+    client = imap(server)
+    found = b"".join(fetch_all(client).values())
+    client.logout()
+    for recipient in (b"you@localhost", b"you+lists@localhost", b"postmaster@localhost"):
+        assert b"Subject: swaks to " + recipient in found
+
+
+def test_swaks_sees_no_relay_and_no_unknown_users(server: Server) -> None:
+    status, talk = _swaks(server, "smtp", "--to", "someone@elsewhere.example")
+    assert status != 0
+    assert " 550 5.7.1" in talk
+    status, talk = _swaks(server, "smtp", "--to", "nobody-here@localhost")
+    assert status != 0
+    assert " 550 5.1.1" in talk
+
+
+def test_swaks_submits_with_starttls_and_auth_and_outbound_is_captured(server: Server) -> None:
+    status, talk = _swaks(
+        server, "submission", "--to", "friend@elsewhere.example", "--from", server.facts["account"], "--tls",
+        *_auth(server), "--header", "Subject: captured one",
+    )  # fmt: skip
+    assert status == 0, talk
+    client = imap(server)
+    found = fetch_all(client, "Outbox (captured)")
+    client.logout()
+    assert any(b"Subject: captured one" in octets for octets in found.values())
+
+
+def test_swaks_is_refused_without_auth_on_submission(server: Server) -> None:
+    status, talk = _swaks(server, "submission", "--to", "you@localhost")
+    assert status != 0
+    assert " 530 5.7.0" in talk
+
+
+def test_swaks_speaks_lmtp_with_a_reply_per_recipient(server: Server) -> None:
+    status, talk = _swaks(server, "lmtp", "--protocol", "LMTP", "--to", "you@localhost,you+x@localhost")
+    assert status == 0, talk
+    assert talk.count("<-  250 2.") >= 4, talk
+
+
+def test_swaks_wrong_password_is_refused(server: Server) -> None:
+    status, talk = _swaks(
+        server, "submissions", "--tls-on-connect", "--to", "you@localhost", "--auth-user", "you@localhost",
+        "--auth-password", "wrong",
+    )  # fmt: skip
+    assert status != 0
+    assert " 535 5.7.8" in talk
