@@ -26,6 +26,9 @@ class Dialogue(Protocol):
     The session has the tag; while a dialogue is on, the wire gives lines and nothing else.
     """
 
+    limit: int
+    """Octets of its longest line."""
+
     flushes: bool
     """Whether the client may be told of changes at any time while the dialogue is on (IDLE)."""
 

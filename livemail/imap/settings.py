@@ -5,7 +5,7 @@ from __future__ import annotations
 from livemail.interfaces.settings import Settings
 
 
-class IMAPSettings(Settings):
+class IMAPSettings(Settings, frozen=True, kw_only=True):
     """The `[imap]` section.  Sizes are octets, times are seconds.
 
     cleartext_login: let passwords cross loopback without TLS; elsewhere they never do.

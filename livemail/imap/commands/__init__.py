@@ -1,1 +1,53 @@
-"""One module per command: parse and run."""
+"""The commands: one module each, with `parse` and `run`, and the table of all of them.
+
+To add a command, write its module, give it a row in `livemail.imap.state.RULES` and an entry here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+import msgspec
+
+from livemail.imap.commands import (
+    append,
+    authenticate,
+    capability,
+    check,
+    login,
+    logout,
+    noop,
+    starttls,
+)
+from livemail.imap.outcome import Dialogue, Done
+from livemail.imap.state import RULES, Rule
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """parse(cursor), or parse(cursor, is_uid) where the rule knows a UID form; run(session, what parse returned)."""
+
+    rule: Rule
+    parse: Callable[..., Any]
+    run: Callable[[Any, Any], Coroutine[Any, Any, Done | Dialogue]]
+
+
+def _entries(*modules: Any) -> dict[str, Entry]:
+    """Modules named as their word."""
+    table = {}
+    for module in modules:
+        word = module.__name__.rpartition(".")[2].upper()
+        table[word] = Entry(RULES[word], module.parse, module.run)
+    return table
+
+
+TABLE: Final[dict[str, Entry]] = _entries(
+    append,
+    authenticate,
+    capability,
+    check,
+    login,
+    logout,
+    noop,
+    starttls,
+)

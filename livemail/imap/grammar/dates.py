@@ -16,9 +16,7 @@ _MONTHS: Final = {
     )
 }
 _DATE: Final = re.compile(rb"(\d\d?)-([A-Za-z]{3})-(\d{4})", re.ASCII)
-_DATE_TIME: Final = re.compile(
-    rb"([ \d]\d)-([A-Za-z]{3})-(\d{4}) (\d\d):(\d\d):(\d\d) ([+-])(\d\d)([0-5]\d)", re.ASCII
-)
+_DATE_TIME: Final = re.compile(rb"([ \d]\d)-([A-Za-z]{3})-(\d{4}) (\d\d):(\d\d):(\d\d) ([+-])(\d\d)([0-5]\d)", re.ASCII)
 
 
 def parse_date(text: bytes) -> datetime.date:
