@@ -1,0 +1,75 @@
+"""The realm: what an authenticated name stands for.
+
+Checkers (ours or anybody's `ICredentialsChecker`) prove a name; the realm looks it up in the directory and gives the
+account.  So a password file or an LDAP checker can be put in front of our accounts, and nobody gets in who has no account here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.cred.error import LoginDenied
+from twisted.cred.portal import IRealm
+from twisted.internet.defer import Deferred
+from zope.interface import Attribute, Interface, implementer
+
+from livemail.interfaces.directory import IDirectory
+from livemail.interfaces.storage import AccountRecord, IAccount, IMailStore
+
+
+class IMailUser(Interface):
+    """The avatar livemail's own protocols ask a portal for."""
+
+    record = Attribute("AccountRecord")
+    account = Attribute("IAccount: a handle for this session alone")
+
+
+@implementer(IMailUser)
+class MailUser:
+    """See `IMailUser`."""
+
+    def __init__(self, record: AccountRecord, account: IAccount) -> None:
+        self.record = record
+        self.account = account
+
+
+def no_logout() -> None:
+    """Nothing is held for a login."""
+
+
+@implementer(IRealm)
+class MailRealm:
+    """Accounts of a store, by way of the directory."""
+
+    def __init__(self, directory: IDirectory, store: IMailStore) -> None:
+        self._directory = directory
+        self._store = store
+
+    def requestAvatar(
+        self, avatarId: bytes | str | tuple[()], mind: object, *interfaces: type[Interface]
+    ) -> Deferred[tuple[type[Interface], object, Callable[[], None]]]:
+        """Give an `IMailUser`, or whatever an `IMailUser` can be adapted to, the first of ``interfaces`` that can be.
+
+        mind: the `ConnectionInfo` of who asks.  Fails with LoginDenied when the name has no enabled account, and with
+        NotImplementedError when none of the interfaces can be given.
+        """
+        return Deferred.fromCoroutine(self._avatar(avatarId, interfaces))
+
+    async def _avatar(
+        self, avatar_id: bytes | str | tuple[()], interfaces: tuple[Any, ...]
+    ) -> tuple[Any, object, Callable[[], None]]:
+        if isinstance(avatar_id, tuple):
+            raise LoginDenied  # cred's ANONYMOUS
+        name = avatar_id.decode("utf-8", "replace") if isinstance(avatar_id, bytes) else avatar_id
+        record = await self._directory.account_for_login(name)
+        if record is None:
+            raise LoginDenied
+        user = MailUser(record, await self._store.account(record.id))
+        for interface in interfaces:
+            if interface is IMailUser:
+                return IMailUser, user, no_logout
+            adapted = interface(user, None)
+            if adapted is not None:
+                return interface, adapted, getattr(adapted, "logout", no_logout)
+        raise NotImplementedError(f"no avatar for {interfaces}")
