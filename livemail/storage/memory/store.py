@@ -1,0 +1,193 @@
+"""The store of the memory back end: accounts, delivery, contents by digest."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Final
+from weakref import WeakValueDictionary
+
+import msgspec
+from zope.interface import implementer
+
+from livemail.interfaces.runtime import Now
+from livemail.interfaces.storage import (
+    AccountRecord,
+    Delivered,
+    Delivery,
+    IAccount,
+    IContentSink,
+    IMailStore,
+    Problem,
+    Progress,
+    Report,
+)
+from livemail.mail.changes import AccountRemoved
+from livemail.mail.content import Content
+from livemail.mail.errors import AccountExists, MailError, NoSuchAccount, StorageFailed, TooBig
+from livemail.mail.ids import AccountId
+from livemail.storage.memory.account import MemoryAccount
+from livemail.storage.memory.content import DIGEST_OCTETS, Body, MemorySink
+from livemail.storage.memory.state import AccountState
+from livemail.storage.settings import StorageSettings
+
+
+@implementer(IMailStore)
+class MemoryStore:
+    """A whole mail store that lives as long as the object does.
+
+    settings: message_size_limit, account_quota, max_mailboxes and expunge_rows count; the rest concerns disks.
+    """
+
+    capabilities: Final = frozenset({"condstore", "objectid", "single-instance", "keywords"})
+
+    def __init__(self, *, now: Now = time.time, settings: StorageSettings | None = None) -> None:
+        self._now = now
+        self._settings = settings or StorageSettings()
+        self._key = os.urandom(32)
+        self._is_open = True
+        self._by_id: dict[AccountId, AccountState] = {}
+        self._by_name: dict[str, AccountState] = {}
+        self._last_account = 0
+        self._last_uid_validity = 0
+        # A body lives as long as a message or an open reader refers to it: Python's own counting is the garbage collector.
+        self._bodies: WeakValueDictionary[bytes, Body] = WeakValueDictionary()
+
+    # ---------------------------------------------------------------------------------------------- for accounts
+
+    def check_open(self) -> None:
+        """Raises StorageFailed after `close`."""
+        if not self._is_open:
+            raise StorageFailed(reason="the store is closed")
+
+    def seconds(self) -> int:
+        """Return the time as whole seconds since the epoch."""
+        return int(self._now())
+
+    def body(self, content: Content) -> Body:
+        """Return the body with this content, the one there is already where there is one."""
+        body = self._bodies.get(content.digest)
+        if body is None:
+            body = Body.of(content)
+            self._bodies[body.digest] = body
+        return body
+
+    def _next_uid_validity(self) -> int:
+        """Return a value above all before it, whatever the clock says.  RFC 9051 §2.3.1.1."""
+        self._last_uid_validity = max(self._last_uid_validity + 1, self.seconds())
+        return self._last_uid_validity
+
+    # ---------------------------------------------------------------------------------------------- mail
+
+    def new_content(self, size_hint: int = 0) -> IContentSink:
+        """Begin a message's content."""
+        self.check_open()
+        if size_hint > self._settings.message_size_limit:
+            raise TooBig
+        return MemorySink(self._key, self._settings.message_size_limit)
+
+    async def deliver(self, batch: Sequence[Delivery]) -> Sequence[Delivered | MailError]:
+        """File every delivery; one that is refused fails alone."""
+        self.check_open()
+        return [self._deliver(delivery) for delivery in batch]
+
+    def _deliver(self, delivery: Delivery) -> Delivered | MailError:
+        state = self._by_id.get(delivery.account)
+        if state is None:
+            return NoSuchAccount()
+        saved = self.seconds()
+        date = saved if delivery.internal_date is None else delivery.internal_date
+        try:
+            mailbox, uid = state.file(
+                delivery.mailbox, self.body(delivery.content), delivery.prefix, delivery.flags, date, saved
+            )
+        except MailError as refusal:
+            return refusal
+        return Delivered(delivery.account, mailbox.id, mailbox.uid_validity, uid)
+
+    # ---------------------------------------------------------------------------------------------- accounts
+
+    async def account(self, id: AccountId) -> IAccount:  # noqa: A002
+        """Open an account."""
+        self.check_open()
+        state = self._by_id.get(id)
+        if state is None:
+            raise NoSuchAccount
+        return MemoryAccount(self, state)
+
+    async def account_named(self, name: str) -> AccountRecord | None:
+        """Look up a canonical login."""
+        self.check_open()
+        state = self._by_name.get(name)
+        return state.record if state else None
+
+    async def accounts(self) -> Sequence[AccountRecord]:
+        """All accounts by name, ascending."""
+        self.check_open()
+        return [self._by_name[name].record for name in sorted(self._by_name)]
+
+    async def add_accounts(self, accounts: Sequence[tuple[str, str]]) -> Sequence[AccountRecord | MailError]:
+        """Create accounts from (canonical login, password hash); one that exists fails alone."""
+        self.check_open()
+        return [self._add_account(name, password) for name, password in accounts]
+
+    def _add_account(self, name: str, password: str) -> AccountRecord | MailError:
+        if name in self._by_name:
+            return AccountExists()
+        self._last_account += 1
+        record = AccountRecord(AccountId(self._last_account), name, password, self.seconds())
+        state = AccountState(record, self._settings, self._next_uid_validity)
+        state.furnish()
+        self._by_name[name] = self._by_id[record.id] = state
+        return record
+
+    async def set_password(self, name: str, password: str) -> AccountRecord:
+        """Replace the hash."""
+        state = self._named(name)
+        state.record = msgspec.structs.replace(state.record, password=password)
+        return state.record
+
+    async def remove_account(self, name: str) -> None:
+        """Remove an account with all its mail."""
+        state = self._named(name)
+        del self._by_name[name], self._by_id[state.record.id]
+        state.is_removed = True
+        state.by_name.clear()
+        state.by_id.clear()
+        state.publish(None, [AccountRemoved(state.next_modseq())])
+
+    def _named(self, name: str) -> AccountState:
+        self.check_open()
+        try:
+            return self._by_name[name]
+        except KeyError:
+            raise NoSuchAccount from None
+
+    # ---------------------------------------------------------------------------------------------- the whole
+
+    async def check(self, progress: Progress | None = None) -> Report:
+        """Read everything and compare: counters with rows, digests with octets."""
+        self.check_open()
+        problems: list[Problem] = []
+        mailboxes = messages = 0
+        for done, (name, state) in enumerate(sorted(self._by_name.items()), 1):
+            for mailbox in state.by_name.values():
+                mailboxes += 1
+                messages += len(mailbox.messages)
+                problems += [Problem("counter", f"{name} {mailbox.name}", fault) for fault in mailbox.faults()]
+            if progress is not None:
+                progress(done, len(self._by_name), "accounts")
+        bodies = list(self._bodies.values())
+        for body in bodies:
+            if blake2b(body.octets, key=self._key, digest_size=DIGEST_OCTETS).digest() != body.digest:
+                problems.append(Problem("content", body.digest.hex(), "the octets are not those that were stored"))
+        octets = sum(len(body.octets) for body in bodies)
+        return Report(len(self._by_name), mailboxes, messages, len(bodies), octets, tuple(problems))
+
+    async def close(self) -> None:
+        """Forget everything."""
+        self._is_open = False
+        self._by_id.clear()
+        self._by_name.clear()
