@@ -181,9 +181,14 @@ class Session:
         """Return a step that does not wait for the client: the end of the session, or news in IDLE."""
         if self._ending:
             return self._bye(self._ending)
-        if self._has_news and self.dialogue is not None and self.dialogue.flushes:
+        if self._has_news and self._is_flushing:
             return self._tell(expunge=True)
         return None
+
+    @property
+    def _is_flushing(self) -> bool:
+        """Whether the client may be told of changes at any time."""
+        return self.dialogue is not None and self.dialogue.flushes
 
     def take(self, event: Event) -> Coroutine[Any, Any, None] | None:
         """Deal with one event of the wire; return what may have to wait."""
@@ -305,7 +310,8 @@ class Session:
         if self.upload is not None:
             self.upload.abort()
             self.upload = None
-        self.tag = event.tag
+        if self.dialogue is None:
+            self.tag = event.tag
         self._reply(b"BAD", b"", event.text)
         self._count_bad()
         if event.fatal:
@@ -367,7 +373,7 @@ class Session:
                 self._missed.append((changes, own))
             if any(isinstance(change, AccountRemoved) for change in changes):
                 self._ending = "The account was removed"
-        if (self._has_news or self._ending) and not self._busy:
+        if not self._busy and (self._ending or self._is_flushing):
             self.connection.pump()
 
     def _notice(self, changes: Sequence[Change], own: bool) -> None:

@@ -7,11 +7,21 @@ shift that is not closed, stray bits) is refused.  Two spellings of one name are
 from __future__ import annotations
 
 import binascii
+import re
 from typing import Final
 
 from livemail.mail.errors import InvalidName
 
 _PRINTABLE: Final = frozenset(map(chr, range(0x20, 0x7F)))
+_ATOM: Final = re.compile(rb"(?!NIL\Z)[A-Za-z0-9._/\-]+", re.IGNORECASE)
+
+
+def to_astring(name: str) -> bytes:
+    """Render a mailbox name in a response: encoded, and quoted unless it is a plain word."""
+    encoded = encode(name)
+    if _ATOM.fullmatch(encoded):
+        return encoded
+    return b'"' + encoded.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
 
 
 def encode(name: str) -> bytes:

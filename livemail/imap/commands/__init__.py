@@ -15,11 +15,23 @@ from livemail.imap.commands import (
     authenticate,
     capability,
     check,
+    create,
+    delete,
+    enable,
+    idle,
     login,
     logout,
+    lsub,
+    namespace,
     noop,
+    rename,
     starttls,
+    status,
+    subscribe,
+    unsubscribe,
 )
+from livemail.imap.commands import id as id_command
+from livemail.imap.commands import list as list_command
 from livemail.imap.outcome import Dialogue, Done
 from livemail.imap.state import RULES, Rule
 
@@ -46,8 +58,20 @@ TABLE: Final[dict[str, Entry]] = _entries(
     authenticate,
     capability,
     check,
+    create,
+    delete,
+    enable,
+    id_command,
+    idle,
+    list_command,
     login,
     logout,
+    lsub,
+    namespace,
     noop,
+    rename,
     starttls,
+    status,
+    subscribe,
+    unsubscribe,
 )

@@ -1,0 +1,147 @@
+"""Which mailboxes LIST and LSUB name.  RFC 3501 §6.3.8, §6.3.9, §7.2.2.
+
+Patterns come from clients, and ``*%*%*%…`` against a long name has made servers spin (CVE-2026-33607).  So a pattern is
+not tried and retried: all the places in it where the name so far could have led are kept as the bits of one int,
+and each character of the name moves them all at once.  Each character costs a few operations on ints, whatever the
+pattern is.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from livemail.imap import utf7
+from livemail.interfaces.storage import MailboxInfo
+from livemail.mail.errors import InvalidName
+from livemail.mail.names import INBOX, MAX_NAME_OCTETS, SEPARATOR, superiors
+
+_WILDCARDS: Final = re.compile(r"[*%]{2,}")
+Matches = Callable[[str], bool]
+
+
+class Pattern:
+    """A mailbox pattern: ``*`` is anything, ``%`` anything without a separator."""
+
+    def __init__(self, text: str) -> None:
+        """text: reference and pattern joined.  Raises InvalidName for one longer than any name."""
+        if len(text) > MAX_NAME_OCTETS:
+            raise InvalidName(f"A mailbox pattern has at most {MAX_NAME_OCTETS} octets")
+        text = _WILDCARDS.sub(lambda run: "*" if "*" in run[0] else "%", unicodedata.normalize("NFC", text))
+        if text[:5].upper() == INBOX and text[5:6] in {"", SEPARATOR, "*", "%"}:
+            text = INBOX + text[5:]
+        self.has_percent = "%" in text
+        self._matches = _compile(text)
+        self._matches_inbox = _compile(text.upper())(INBOX)
+
+    def matches(self, name: str) -> bool:
+        """name: canonical."""
+        return self._matches_inbox if name == INBOX else self._matches(name)
+
+
+def _compile(text: str) -> Matches:
+    """The common shapes are one call into C."""
+    wildcards = text.count("*") + text.count("%")
+    if not wildcards:
+        return text.__eq__
+    if wildcards == 1 and text[-1] in "*%":
+        prefix = text[:-1]
+        if text[-1] == "*":
+            return lambda name: name.startswith(prefix)
+        return lambda name: name.startswith(prefix) and SEPARATOR not in name[len(prefix) :]
+    return _compile_bits(text)
+
+
+def _compile_bits(text: str) -> Matches:
+    """Bit i stands for "the first i elements of the pattern are used up"; wildcards are never side by side."""
+    letters: dict[str, int] = {}
+    star = percent = 0
+    for i, element in enumerate(text):
+        if element == "*":
+            star |= 1 << i
+        elif element == "%":
+            percent |= 1 << i
+        else:
+            letters[element] = letters.get(element, 0) | 1 << i
+    wild = star | percent
+    accepting = 1 << len(text)
+
+    def matches(name: str) -> bool:
+        # A wildcard may stand for nothing: who is at it is behind it too.
+        at = 1 | (wild & 1) << 1
+        for character in name:
+            stays = star if character == SEPARATOR else wild
+            at = (at & letters.get(character, 0)) << 1 | at & stays
+            if not at:
+                return False
+            at |= (at & wild) << 1
+        return bool(at & accepting)
+
+    return matches
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """One untagged LIST or LSUB.  attributes: with their backslashes."""
+
+    name: str
+    attributes: tuple[str, ...]
+
+    def to_wire(self, word: bytes) -> bytes:
+        """Render the response line.  word: LIST or LSUB."""
+        attributes = " ".join(self.attributes).encode("ascii")
+        return b"* " + word + b" (" + attributes + b') "/" ' + utf7.to_astring(self.name) + b"\r\n"
+
+
+def listed_mailboxes(mailboxes: Sequence[MailboxInfo], pattern: Pattern) -> list[Listed]:
+    """Choose and describe the mailboxes: INBOX first, then by name.
+
+    A superior that no mailbox stands for (a store may allow it) is named too, as one that cannot be selected.
+    """
+    uses = {mailbox.name: mailbox.special_use for mailbox in mailboxes}
+    with_inferiors = _all_superiors(uses)
+    listed = []
+    for name in sorted({*uses, *with_inferiors}, key=_inbox_first):
+        if pattern.matches(name):
+            attributes = ["\\HasChildren" if name in with_inferiors else "\\HasNoChildren"]
+            if name not in uses:
+                attributes[:0] = ["\\NonExistent", "\\Noselect"]
+            elif uses[name]:
+                attributes.append(uses[name])
+            listed.append(Listed(name, tuple(attributes)))
+    return listed
+
+
+def listed_subscriptions(subscribed: Iterable[str], pattern: Pattern) -> list[Listed]:
+    """Choose the subscriptions.
+
+    With ``%``, a name that is too deep to match is stood for by its matching superior, with \\Noselect where that one is
+    not subscribed to itself.  RFC 3501 §6.3.9.
+    """
+    names = set(subscribed)
+    found: dict[str, tuple[str, ...]] = {}
+    for name in names:
+        if pattern.matches(name):
+            found[name] = ()
+        elif pattern.has_percent:
+            for superior in superiors(name):
+                if superior not in names and pattern.matches(superior):
+                    found[superior] = ("\\Noselect",)
+    return [Listed(name, found[name]) for name in sorted(found, key=_inbox_first)]
+
+
+def _all_superiors(names: Iterable[str]) -> set[str]:
+    found: set[str] = set()
+    for name in names:
+        end = name.rfind(SEPARATOR)
+        while end > 0 and (superior := name[:end]) not in found:
+            found.add(superior)
+            end = name.rfind(SEPARATOR, 0, end)
+    return found
+
+
+def _inbox_first(name: str) -> tuple[bool, str]:
+    return name != INBOX, name
