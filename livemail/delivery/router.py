@@ -1,0 +1,49 @@
+"""The router: local, relay or refused.  RFC 5321 §3.6, §7.9.
+
+The one place that decides about relaying.  A stranger's recipient must be ours; a submitter's may be anybody's.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from livemail.interfaces.delivery import Submitter
+from livemail.interfaces.directory import Elsewhere, IDirectory, LocalAccount, Unknown
+from livemail.mail.address import Address
+from livemail.mail.errors import MailError
+
+
+class RelayDenied(MailError):
+    """Not our domain, and not our user."""
+
+    code, enhanced, default_text = 550, "5.7.1", "Relay access denied"
+
+
+class UnknownRecipient(MailError):
+    """Our domain, nobody's address."""
+
+    code, enhanced, default_text = 550, "5.1.1", "No such recipient here"
+
+
+class Route(msgspec.Struct, frozen=True):
+    """Where one recipient's copies go; each place once."""
+
+    local: tuple[LocalAccount, ...]
+    remote: tuple[Address, ...]
+
+
+async def route(directory: IDirectory, address: Address, submitter: Submitter) -> Route:
+    """Decide.  Raises RelayDenied, UnknownRecipient.
+
+    An alias of ours may lead elsewhere whoever writes to it: that is forwarding, which its owner asked for, not relaying.
+    """
+    resolution = await directory.resolve(address)
+    if isinstance(resolution, Unknown):
+        raise UnknownRecipient
+    if isinstance(resolution, Elsewhere):
+        if submitter.account is None:
+            raise RelayDenied(reason=f"stranger asked for {address}")
+        return Route((), (address,))
+    local = tuple(place for place in resolution if isinstance(place, LocalAccount))
+    remote = tuple(place for place in resolution if isinstance(place, Address))
+    return Route(local, remote)

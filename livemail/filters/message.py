@@ -1,0 +1,253 @@
+"""A message as filters see it, and the edits they make to it.
+
+Bytes first: header values come as the octets that were sent, `text` decodes on demand.  Nothing reads the whole message unless it is
+asked for; `chunks` streams it.  A header value that holds CR, LF or NUL is refused when it is set, so that no edit can
+make a header line that its author did not write.
+"""
+
+from __future__ import annotations
+
+import binascii
+import quopri
+from collections.abc import Iterator
+from email.header import Header, decode_header, make_header
+from email.message import Message as StandardMessage
+from email.parser import BytesHeaderParser
+from pathlib import PurePosixPath
+from typing import Final
+
+from livemail.interfaces.filter import HeaderEdit
+from livemail.interfaces.storage import IContentSink
+from livemail.mail.content import CHUNK_OCTETS, Content, chunks
+from livemail.mail.message.summary import Part, Summary, decode_parts
+
+MAX_HEADER_OCTETS: Final = 1024 * 1024
+"""Header octets a view parses; fields beyond stay in the message and are not seen."""
+
+Field = tuple[bytes, bytes]
+"""Name as written, and the whole field with name, folding and CRLF."""
+
+
+class Message:
+    """The message as the filters before left it."""
+
+    def __init__(self, content: Content) -> None:
+        self.content = content
+        self._fields: list[Field] | None = None
+        self._edits: list[HeaderEdit] = []
+        self._body: bytes | None = None
+
+    @property
+    def size(self) -> int:
+        """Octets."""
+        return self.content.size
+
+    @property
+    def summary(self) -> Summary:
+        """What the one pass over the octets found."""
+        return self.content.summary
+
+    # ------------------------------------------------------------------------------------------ reading
+
+    @property
+    def fields(self) -> list[Field]:
+        """All header fields in order."""
+        if self._fields is None:
+            length = min(self.summary.header_size, MAX_HEADER_OCTETS)
+            self._fields = _split(self.content.read(0, length))
+        return self._fields
+
+    def values(self, name: bytes | str) -> list[bytes]:
+        """Return the unfolded values of all fields of a name, in order."""
+        wanted = _name(name).lower()
+        return [_value(raw) for found, raw in self.fields if found.lower() == wanted]
+
+    def text(self, name: bytes | str) -> str:
+        """Return the first field of a name decoded (RFC 2047), "" when there is none."""
+        values = self.values(name)
+        if not values:
+            return ""
+        raw = values[0].decode("utf-8", "surrogateescape")
+        try:
+            return str(make_header(decode_header(raw)))
+        except (LookupError, ValueError, binascii.Error):
+            return values[0].decode("utf-8", "replace")
+
+    def chunks(self, size: int = CHUNK_OCTETS) -> Iterator[bytes]:
+        """Yield all octets, header included."""
+        return chunks(self.content, size)
+
+    def parts(self) -> Iterator[MessagePart]:
+        """Yield the leaves of the MIME tree, in order."""
+        stack = [decode_parts(self.summary.parts)]
+        while stack:
+            part = stack.pop()
+            if part.children:
+                stack.extend(reversed(part.children))
+            else:
+                yield MessagePart(self.content, part)
+
+    # ------------------------------------------------------------------------------------------ edits
+
+    def add_header(self, name: str, value: str | bytes) -> None:
+        """Append a field to the header."""
+        self._edits.append(HeaderEdit("add", _name(name), _checked(name, value)))
+
+    def insert_header(self, name: str, value: str | bytes, index: int = 0) -> None:
+        """Insert a field before the one at position ``index`` (0-based)."""
+        self._edits.append(HeaderEdit("insert", _name(name), _checked(name, value), index))
+
+    def change_header(self, name: str, value: str | bytes, index: int = 0) -> None:
+        """Replace the value of the field's occurrence ``index`` (0-based); add it when there is none."""
+        self._edits.append(HeaderEdit("change", _name(name), _checked(name, value), index))
+
+    def remove_header(self, name: str, index: int = 0) -> None:
+        """Remove the field's occurrence ``index`` (0-based), when there is one."""
+        self._edits.append(HeaderEdit("remove", _name(name), b"", index))
+
+    def replace_body(self, body: bytes) -> None:
+        """Replace everything behind the blank line; line endings are CRLF."""
+        self._body = body
+
+    @property
+    def is_edited(self) -> bool:
+        """Whether there is something for `write_edited` to do."""
+        return bool(self._edits) or self._body is not None
+
+    def write_edited(self, sink: IContentSink) -> None:
+        """Write the message with its edits, in the order they were made.  Raises as the sink does."""
+        header_size = self.summary.header_size
+        beyond = max(0, header_size - MAX_HEADER_OCTETS)
+        fields = list(self.fields)
+        for edit in self._edits:
+            _apply(fields, edit)
+        sink.write(b"".join(raw for _, raw in fields))
+        if beyond == 0:
+            sink.write(b"\r\n")
+        if self._body is not None and beyond == 0:
+            sink.write(self._body)
+            return
+        at, end = header_size - beyond, self.size if self._body is None else header_size
+        while at < end:
+            octets = self.content.read(at, min(CHUNK_OCTETS, end - at))
+            sink.write(octets)
+            at += len(octets)
+        if self._body is not None:
+            sink.write(self._body)
+
+
+class MessagePart:
+    """One leaf of the MIME tree."""
+
+    def __init__(self, content: Content, part: Part) -> None:
+        self._content = content
+        self.part = part
+        self._header: StandardMessage | None = None
+
+    @property
+    def media_type(self) -> str:
+        """``type/subtype``, lower-case."""
+        return self.part.media_type
+
+    @property
+    def header(self) -> StandardMessage:
+        """The part's header."""
+        if self._header is None:
+            length = min(self.part.body - self.part.start, 64 * 1024)
+            self._header = BytesHeaderParser().parsebytes(self._content.read(self.part.start, length))
+        return self._header
+
+    @property
+    def filename(self) -> str:
+        """The name its sender gave it (RFC 2183 §2.3, RFC 2231), "" when none."""
+        return self.header.get_filename("")
+
+    @property
+    def extension(self) -> str:
+        """Of the file name, lower-case with its dot, "" when none."""
+        return PurePosixPath(self.filename.strip()).suffix.lower()
+
+    def read(self) -> bytes:
+        """Return the body as sent."""
+        return self._content.read(self.part.body, self.part.end - self.part.body)
+
+    def decoded(self) -> bytes:
+        """Return the body without its transfer encoding; as sent where that is malformed."""
+        octets = self.read()
+        try:
+            if self.part.encoding == "base64":
+                return binascii.a2b_base64(octets)
+            if self.part.encoding == "quoted-printable":
+                return quopri.decodestring(octets)
+        except binascii.Error:
+            pass
+        return octets
+
+
+def _split(header: bytes) -> list[Field]:
+    """Split header octets into fields; the blank line is left out.  Linear."""
+    fields: list[Field] = []
+    lines: list[bytes] = []
+
+    def finish() -> None:
+        if lines:
+            fields.append((lines[0].partition(b":")[0].rstrip(b" \t\r\n"), b"".join(lines)))
+            lines.clear()
+
+    for line in _lines(header):
+        if line in {b"\r\n", b"\n"}:
+            break
+        if line[:1] not in {b" ", b"\t"}:
+            finish()
+        lines.append(line)
+    finish()
+    return fields
+
+
+def _lines(octets: bytes) -> Iterator[bytes]:
+    """Yield lines that end with LF; a bare CR ends none."""
+    start = 0
+    while start < len(octets):
+        end = octets.find(b"\n", start) + 1 or len(octets)
+        yield octets[start:end]
+        start = end
+
+
+def _value(raw: bytes) -> bytes:
+    return raw.partition(b":")[2].replace(b"\r", b"").replace(b"\n", b"").strip(b" \t")
+
+
+def _name(name: bytes | str) -> bytes:
+    octets = name.encode("ascii") if isinstance(name, str) else name
+    if not octets or any(octet <= 32 or octet >= 127 or octet == 0x3A for octet in octets):
+        raise ValueError(f"not a header field name: {name!r}")
+    return octets
+
+
+def _checked(name: str, value: str | bytes) -> bytes:
+    """Return a value as octets, folded where it was text.  Raises ValueError for CR, LF and NUL.  RFC 5322 §2.2."""
+    if any(character in value for character in ("\r\n\0" if isinstance(value, str) else (b"\r", b"\n", b"\0"))):  # type: ignore[operator]
+        raise ValueError(f"a value of {name} cannot hold CR, LF or NUL")
+    if isinstance(value, bytes):
+        return value
+    charset = "us-ascii" if value.isascii() else "utf-8"
+    return Header(value, charset, header_name=name).encode(linesep="\r\n").encode("ascii")
+
+
+def _apply(fields: list[Field], edit: HeaderEdit) -> None:
+    field = (edit.name, edit.name + b": " + edit.value + b"\r\n")
+    if edit.action == "add":
+        fields.append(field)
+        return
+    if edit.action == "insert":
+        fields.insert(edit.index, field)
+        return
+    wanted = edit.name.lower()
+    occurrences = [at for at, (name, _) in enumerate(fields) if name.lower() == wanted]
+    if edit.index < len(occurrences):
+        if edit.action == "remove":
+            del fields[occurrences[edit.index]]
+        else:
+            fields[occurrences[edit.index]] = field
+    elif edit.action == "change":
+        fields.append(field)
