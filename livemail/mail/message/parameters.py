@@ -14,7 +14,7 @@ from typing import Final
 from livemail.mail.message.quoting import NIL, string
 
 Parameters = list[tuple[bytes, bytes]]
-"""Names as written, values without quotes; in the order of their first appearance, first of equal names."""
+"""Names as written, values without quotes; the first of equal names, joined ones last."""
 
 _TYPE: Final = re.compile(rb"\s*+([!#$%&'*+.^_`|~0-9A-Za-z-]++)\s*+/\s*+([!#$%&'*+.^_`|~0-9A-Za-z-]++)")
 _WORD: Final = re.compile(rb"\s*+([!#$%&'*+.^_`|~0-9A-Za-z-]++)")
