@@ -1,1 +1,5 @@
 """Which domains, accounts and addresses exist."""
+
+from livemail.directory.store import StoreDirectory
+
+__all__ = ["StoreDirectory"]

@@ -1,0 +1,117 @@
+"""Aliases: a graph of addresses that the settings fix, expanded once per alias into the places it leads to.
+
+An alias of an alias is followed; one met again on the way stands for the account of its name, which ends every loop and
+lets ``bob`` be an alias for ``bob`` and ``archive``.  The detail behind the separator goes along to local places that
+have none of their own, so that ``team+x`` reaches ``alice+x``.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NamedTuple
+
+from livemail.mail.address import Address
+
+Name = tuple[str, str]
+"""Folded local part and key of its domain, which is a local one."""
+
+
+class Place(NamedTuple):
+    """Where an address leads inside the server: perhaps an account.  name: detail included."""
+
+    name: Name
+    base: Name
+    detail: str
+
+
+def fold(local_part: str) -> str:
+    """Return the form under which local parts of accounts and aliases are compared: NFC, lower-case."""
+    if local_part.isascii():
+        return local_part.lower()
+    return unicodedata.normalize("NFC", local_part).lower()
+
+
+class Aliases:
+    """The alias table."""
+
+    def __init__(
+        self,
+        entries: Iterable[tuple[Address, Sequence[Address]]],
+        separator: str,
+        local_key: Callable[[str], str | None],
+    ) -> None:
+        """local_key: the key of a domain that is local ("" is the default one), None for others."""
+        self._separator: Final = separator
+        self._local_key: Final = local_key
+        self._targets: dict[Name, list[Address]] = {}
+        for address, targets in entries:
+            key = local_key(address.domain)
+            if key is None:
+                raise ValueError(f"the domain of the alias {address} is not local")
+            self._targets.setdefault((fold(address.local_part), key), []).extend(targets)
+        self._expanded: dict[Name, tuple[Place | Address, ...]] = {}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._targets
+
+    def place(self, name: Name) -> Place:
+        """Split the detail off a name.  A separator at either end separates nothing."""
+        local, domain = name
+        if self._separator:
+            base, separator, detail = local.partition(self._separator)
+            if base and separator:
+                return Place(name, (base, domain), detail)
+        return Place(name, name, "")
+
+    def expand(self, place: Place) -> tuple[Place | Address, ...] | None:
+        """Return where an alias leads, each place once; None when the place is no alias."""
+        if place.name in self._targets:
+            return self._leaves(place.name)
+        if place.base not in self._targets:
+            return None
+        leaves = self._leaves(place.base)
+        return tuple(dict.fromkeys(_with_detail(leaf, place.detail, self._separator) for leaf in leaves))
+
+    def leading_to(self, name: Name) -> list[Name]:
+        """Return the aliases that lead to an account's name, among other places or only."""
+        return [
+            alias
+            for alias in self._targets
+            if any(isinstance(leaf, Place) and name in {leaf.name, leaf.base} for leaf in self._leaves(alias))
+        ]
+
+    def _leaves(self, alias: Name) -> tuple[Place | Address, ...]:
+        leaves = self._expanded.get(alias)
+        if leaves is None:
+            leaves = self._expanded[alias] = self._walk(alias)
+        return leaves
+
+    def _walk(self, alias: Name) -> tuple[Place | Address, ...]:
+        """Depth first, in the order of the targets; iterative, because a chain may be as long as the settings."""
+        leaves: dict[Place | Address, None] = {}
+        passed = {alias}
+        stack: list[tuple[Address, str]] = [(target, "") for target in reversed(self._targets[alias])]
+        while stack:
+            target, detail = stack.pop()
+            key = self._local_key(target.domain)
+            if key is None:
+                leaves[target] = None
+                continue
+            place = self.place((fold(target.local_part), key))
+            detail = place.detail or detail
+            via = place.name if place.name in self._targets else place.base
+            if via in self._targets and via not in passed:
+                passed.add(via)
+                inherited = "" if via == place.name else detail
+                stack.extend((further, inherited) for further in reversed(self._targets[via]))
+            else:
+                leaves[_with_detail(place, detail, self._separator)] = None
+        return tuple(leaves)
+
+
+def _with_detail(leaf: Place | Address, detail: str, separator: str) -> Place | Address:
+    if isinstance(leaf, Address) or leaf.detail or not detail:
+        return leaf
+    local, domain = leaf.base
+    return Place((f"{local}{separator}{detail}", domain), leaf.base, detail)
