@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import queue
 import sys
 import threading
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, ParamSpec, TypeVar, cast
 
-from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
-from twisted.internet.threads import deferToThreadPool
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.python.threadpool import ThreadPool
+
+from livemail.net.coroutines import run
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -20,26 +23,68 @@ BEAT: Final = 0.05
 """Seconds between two heartbeats of the reactor: a stall is noticed up to this much late."""
 
 
-class BlockingPool:
-    """A small pool of threads; calling it runs a function there (`livemail.interfaces.runtime.RunBlocking`)."""
+class Threads:
+    """The crossing between our thread and the ones that may block.
 
-    def __init__(self, reactor: Any, threads: int) -> None:
+    call: what other threads use to have something called in ours.  blocking: runs a function in one of a few threads
+    (`livemail.interfaces.runtime.RunBlocking`).  Both work without a reactor while `wait` runs a coroutine to its end: so
+    a server that starts opens its store before the first connection and reports what is wrong by an exception, and the
+    command does its work on a store nobody serves.  `hand_over` gives the calls to the reactor, for good.
+    """
+
+    def __init__(self, threads: int) -> None:
         """threads: at most so many functions run at once; the others wait their turn."""
-        self._reactor = reactor
-        self._pool = ThreadPool(0, threads, "livemail")
+        self._executor = ThreadPoolExecutor(threads, "livemail")
+        self._lock = threading.Lock()
+        self._calls: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        self._forward: Callable[..., object] | None = None
 
-    def start(self) -> None:
-        """Allow work.  Functions given before wait."""
-        self._pool.start()
+    def call(self, function: Callable[..., object], *args: object, **kwargs: object) -> None:
+        """Have a function called in our thread; for any thread."""
+        with self._lock:
+            if self._forward is None:
+                self._calls.put(lambda: function(*args, **kwargs))
+            else:
+                self._forward(function, *args, **kwargs)
+
+    def hand_over(self, call_from_thread: Callable[..., object]) -> None:
+        """From now on, and for what was not called yet, calls go to the reactor's ``callFromThread``."""
+        with self._lock:
+            self._forward = call_from_thread
+            while not self._calls.empty():
+                call_from_thread(self._calls.get())
+
+    def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine to its end; return its result or raise its exception.  Not after `hand_over`."""
+        ended: list[tuple[T | None, BaseException | None]] = []
+        run(coroutine, lambda result, error: ended.append((result, error)))
+        while not ended:
+            self._calls.get()()
+        result, error = ended[0]
+        if error is not None:
+            raise error
+        return cast(T, result)
+
+    def blocking(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
+        """Await the function's result; its exception is raised here."""
+        answer: Deferred[T] = Deferred()
+
+        def done(future: Future[T]) -> None:
+            if future.cancelled():
+                self.call(answer.cancel)
+                return
+            error = future.exception()
+            if error is None:
+                self.call(answer.callback, future.result())
+            else:
+                self.call(answer.errback, error)
+
+        self._executor.submit(function, *args, **kwargs).add_done_callback(done)
+        return answer
 
     def stop(self) -> None:
         """Wait for the functions that run, forget those that do not yet, and end the threads."""
-        if not self._pool.joined and self._pool.started:
-            self._pool.stop()
-
-    def __call__(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
-        """Await the function's result; its exception is raised here."""
-        return cast("Awaitable[T]", deferToThreadPool(self._reactor, self._pool, function, *args, **kwargs))
+        self._executor.shutdown(wait=True, cancel_futures=True)
 
 
 class StallAlarm:
@@ -98,8 +143,3 @@ class StallAlarm:
                 seen = due
                 frame = sys._current_frames().get(self._watched)  # noqa: SLF001 (the documented way to another thread's stack)
                 self._stack = "".join(traceback.format_stack(frame)[-12:]) if frame else ""
-
-
-def in_reactor(reactor: Any, function: Callable[..., object], *args: object) -> None:
-    """Call a function in the reactor's thread, from a signal's or another thread."""
-    cast(IReactorFromThreads, reactor).callFromThread(function, *args)

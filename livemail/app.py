@@ -1,0 +1,373 @@
+"""The only wiring: who has read this has met every part by name.
+
+    bind      sockets, while we may still be root            `MailServer.privilegedStartService`
+    open      the store; the local profile's first run       `MailServer.startService`
+    wire      store → directory → portal → delivery → sites  `wire`
+    serve     the reactor adopts the sockets
+    drain     421, BYE, -ERR; then the store is closed       `MailServer.stopService`
+
+A start either succeeds whole or raises `StartError` with everything that is in its way.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final, cast
+
+import msgspec
+from twisted.application.service import MultiService
+from twisted.cred.portal import Portal
+from twisted.internet.defer import Deferred, DeferredList, ensureDeferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
+
+from livemail.admin import control, first_run
+from livemail.admin.operations import Operations, Refused
+from livemail.auth.authenticator import Authenticator
+from livemail.auth.cache import VerifiedCache
+from livemail.auth.checker import DirectoryChecker
+from livemail.auth.passwords import Passwords
+from livemail.auth.realm import MailRealm
+from livemail.auth.throttle import Throttle
+from livemail.config import Config, Listen
+from livemail.config.model import IMPLICIT_TLS
+from livemail.delivery.local import LocalDelivery
+from livemail.directory import StoreDirectory
+from livemail.filters.chain import FilterChain
+from livemail.imap.protocol import IMAPConnection
+from livemail.imap.site import Site as IMAPSite
+from livemail.interfaces.storage import IMailStore
+from livemail.net.connection import Connection
+from livemail.net.listen import BindError, bind_tcp, bind_unix
+from livemail.net.log import LineObserver
+from livemail.net.server import ConnectionFactory, Limits
+from livemail.net.threads import StallAlarm, Threads
+from livemail.net.tls import CertificateError, CertificateStore, Files, local_ca
+from livemail.pop3.locks import MaildropLocks
+from livemail.pop3.protocol import POP3Connection
+from livemail.pop3.site import Site as POP3Site
+from livemail.smtp.protocol import SMTPConnection
+from livemail.smtp.site import Site as SMTPSite
+from livemail.storage.lmdb import LMDBStore
+from livemail.storage.lmdb.folder import StoreError, StoreLocked
+
+Build = Callable[[ConnectionFactory], Connection]
+
+SWITCH_INTERVAL: Final = 0.0005
+"""Seconds.  The writer is a thread; at Python's 5 ms it would wait ten commits' time for its turn."""
+
+
+class StartError(Exception):
+    """The server cannot start; each reason says what to do.  Nothing was lost."""
+
+    def __init__(self, reasons: list[str]) -> None:
+        super().__init__("\n".join(f"livemail cannot start: {reason}" for reason in reasons))
+        self.reasons = reasons
+
+
+class Parts(msgspec.Struct):
+    """What the wiring made.  build: per service, what makes a connection for its factory."""
+
+    build: dict[str, Build]
+    operations: Operations
+
+
+def wire(config: Config, reactor: Any, store: IMailStore, threads: Threads) -> Parts:
+    """Connect the parts."""
+    hostname = config.hostname or socket.gethostname()
+    directory = StoreDirectory(store, config.directory)
+
+    passwords = Passwords(threads.blocking, config.auth)
+    cache = VerifiedCache(reactor.seconds, seconds=config.auth.remember_seconds, capacity=config.auth.remember_entries)
+    portal = Portal(MailRealm(directory, store), [DirectoryChecker(directory, store, passwords, cache)])
+    authenticator = Authenticator(portal, Throttle(reactor.seconds, config.auth), reactor)
+
+    chain = FilterChain((), store, reactor, threads.blocking)
+    delivery = LocalDelivery(store, directory, config.delivery)
+
+    def smtp(service: str) -> Build:
+        site = SMTPSite(
+            service=service,
+            hostname=hostname,
+            settings=config.smtp_settings(service),
+            store=store,
+            target=delivery,
+            chain=chain,
+            authenticator=authenticator,
+        )
+        return lambda owner: SMTPConnection(owner, site)
+
+    def imap(_: str) -> Build:
+        site = IMAPSite(config.imap, hostname, store, authenticator)
+        return lambda owner: IMAPConnection(owner, site)
+
+    locks = MaildropLocks()
+
+    def pop3(service: str) -> Build:
+        site = POP3Site(config.pop3, hostname, authenticator, locks, service)
+        return lambda owner: POP3Connection(owner, site)
+
+    build = {service: smtp(service) for service in ("smtp", "submission", "submissions", "lmtp")}
+    build |= {service: imap(service) for service in ("imap", "imaps")}
+    build |= {service: pop3(service) for service in ("pop3", "pop3s")}
+    return Parts(build, Operations(store, local_domains(config), passwords.hash))
+
+
+def local_domains(config: Config) -> list[str]:
+    """The local domains, the one that names without domain mean first."""
+    default = config.directory.default_domain or config.directory.local_domains[0]
+    return [default, *(domain for domain in config.directory.local_domains if domain != default)]
+
+
+class MailServer(MultiService):
+    """The server as one service.  Services added to it start after the mail services and stop before them.
+
+    Starting blocks until the store is open, which takes as long as recovery does: under two seconds.
+    """
+
+    log = Logger(namespace="livemail.app")
+
+    def __init__(
+        self,
+        config: Config,
+        reactor: Any,
+        *,
+        is_local_profile: bool = False,
+        observer: LineObserver | None = None,
+        show: Callable[[str], object] | None = None,
+    ) -> None:
+        """is_local_profile: makes the account of the first run.  observer: reopened on SIGHUP.  show: prints the banner."""
+        super().__init__()
+        self.config = config
+        self.is_local_profile = is_local_profile
+        self._reactor = reactor
+        self._observer = observer
+        self._show = show
+        self._data = Path(config.data)
+        self._sockets: list[tuple[Listen, socket.socket]] = []
+        self._certificates: CertificateStore | None = None
+        self._threads: Threads | None = None
+        self._store: IMailStore | None = None
+        self._factories: list[ConnectionFactory] = []
+        self._ports: list[Any] = []
+        self._alarm = StallAlarm(reactor, config.net.stall_time) if config.net.stall_time else None
+        self._old_hangup: Any = None
+
+    # ------------------------------------------------------------------------------------------ start
+
+    def privilegedStartService(self) -> None:
+        """Bind every socket and read the certificates' keys.  Raises StartError."""
+        os.umask(0o077)
+        reasons = []
+        for listen in self.config.listen:
+            place = listen.place
+            try:
+                backlog = self.config.net.backlog
+                bound = bind_unix(place.path, backlog) if place.path else bind_tcp(place.host, place.port, backlog)
+                self._sockets.append((listen, bound))
+            except BindError as error:
+                reasons.append(f"{listen.service}: {error}")
+        tls = self.config.tls
+        if tls.certificate:
+            files = [Files(tls.certificate, tls.key), *(Files(each.certificate, each.key) for each in tls.more)]
+            try:
+                self._certificates = CertificateStore(files, self._reactor.seconds, tls.minimum)
+            except CertificateError as error:
+                reasons.append(str(error))
+        if reasons:
+            self._release()
+            raise StartError(self._explained(reasons))
+        super().privilegedStartService()
+
+    def _explained(self, reasons: list[str]) -> list[str]:
+        """Say once what helps against taken ports."""
+        if not any("is taken by another program" in reason for reason in reasons):
+            return reasons
+        try:
+            pid = control.ask(self._data, "ping", {}, lambda *_: None)["pid"]
+        except (OSError, Refused):
+            pass
+        else:
+            return [f"livemail runs already on {self._data}, process {pid}; stop it with `kill {pid}`"]
+        if self.is_local_profile:
+            command = command_line()
+            advice = (
+                "stop that program, or add to every port with LIVEMAIL_PORT_OFFSET=10000 in the environment, or write"
+                f" `{command} config show > my.toml`, change the ports in it, and `{command} --config my.toml run`"
+            )
+        else:
+            advice = "stop that program, or change the address of the [[listen]] in the configuration"
+        return [*reasons, advice]
+
+    def startService(self) -> None:
+        """Open the store, wire everything, serve.  Raises StartError."""
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        try:
+            self._open()
+        except BaseException:
+            self._release()
+            raise
+        super().startService()
+        self._serve()
+
+    def _open(self) -> None:
+        # Until `hand_over` the calls of other threads are taken by `wait`: an error at start is an exception here.
+        self._threads = threads = Threads(self.config.net.blocking_threads)
+        try:
+            if self.config.tls.local_ca:
+                files = local_ca(self._data / "tls")
+                self._certificates = CertificateStore([files], self._reactor.seconds, self.config.tls.minimum)
+            opening = LMDBStore.open(
+                self._data,
+                self.config.storage,
+                call_from_thread=threads.call,
+                run_blocking=threads.blocking,
+                create=self.is_local_profile or self._may_create(),
+            )
+            self._store = threads.wait(opening)
+        except StoreLocked as error:
+            raise StartError([f"{error}"]) from None
+        except (StoreError, CertificateError) as error:
+            raise StartError([str(error)]) from None
+        except OSError as error:
+            raise StartError(
+                [f"{error.filename or self._data}: {error.strerror}; the data folder must be ours to write"]
+            ) from None
+
+    def _may_create(self) -> bool:
+        """A configured data folder must exist and may be empty: a disk that is not mounted must not become a new store."""
+        return self._data.is_dir()
+
+    def _serve(self) -> None:
+        assert self._store is not None
+        assert self._threads is not None
+        parts = wire(self.config, self._reactor, self._store, self._threads)
+        text = self._first_run(parts) if self.is_local_profile else ""
+        limits = Limits(self.config.net.max_connections, self.config.net.max_connections_per_address)
+        for listen, bound in self._sockets:
+            factory = ConnectionFactory(
+                listen.service,
+                parts.build[listen.service],
+                cast(IReactorTime, self._reactor),
+                limits,
+                self._certificates,
+            )
+            self._factories.append(factory)
+            serving: Any = factory
+            if listen.service in IMPLICIT_TLS:
+                assert self._certificates is not None
+                serving = TLSMemoryBIOFactory(self._certificates, False, factory, self._reactor)
+            self._ports.append(self._reactor.adoptStreamPort(bound.fileno(), bound.family, serving))
+            bound.close()
+            self.log.info("{service} listens on {address}", service=listen.service, address=listen.address)
+        self._sockets.clear()
+        self._ports.append(control.listen(self._reactor, self._data, parts.operations))
+        self._threads.hand_over(self._reactor.callFromThread)
+        if self._alarm is not None:
+            self._alarm.start()
+        if threading.current_thread() is threading.main_thread():
+            self._old_hangup = signal.signal(signal.SIGHUP, self._hangup)
+        if self._show is not None and text:
+            self._show(text)
+
+    def _first_run(self, parts: Parts) -> str:
+        assert self._store is not None
+        assert self._threads is not None
+        places = {listen.service: listen.address for listen in self.config.listen}
+        places["ca"] = str(self._data / "tls" / "ca.pem")
+        command = command_line()
+
+        async def prepared() -> tuple[Mapping[str, str], bool, list[str]]:
+            assert self._store is not None
+            values, is_new = await first_run.prepare(
+                self._data, places, self._store, local_domains(self.config)[0], parts.operations.hash_password, command
+            )
+            return values, is_new, [record.name for record in await self._store.accounts()]
+
+        values, is_new, accounts = self._threads.wait(prepared())
+        return first_run.banner(values, is_new, command, accounts)
+
+    def _release(self) -> None:
+        """Give back what a start that failed has taken."""
+        for listen, bound in self._sockets:
+            bound.close()
+            if listen.place.path:
+                Path(listen.place.path).unlink(missing_ok=True)
+        self._sockets.clear()
+        if self._threads is not None:
+            if self._store is not None:
+                self._threads.wait(self._store.close())
+            self._threads.stop()
+
+    # ------------------------------------------------------------------------------------------ while it runs
+
+    def _hangup(self, _number: int, _frame: FrameType | None) -> None:
+        self._reactor.callFromThread(self.reload)
+
+    def reload(self) -> None:
+        """SIGHUP: certificates that changed, and the log file."""
+        problems = self._certificates.reload() if self._certificates is not None else []
+        if self._observer is not None:
+            try:
+                self._observer.reopen()
+            except OSError as error:
+                problems.append(f"{self.config.log.file}: {error.strerror}")
+        self.log.info("reloaded: {problems}", problems="; ".join(problems) or "certificates and log file")
+
+    # ------------------------------------------------------------------------------------------ stop
+
+    def stopService(self) -> Deferred[None]:
+        """Stop accepting, let connections finish for at most ``drain_time`` seconds, close the store."""
+        return ensureDeferred(self._stop())
+
+    async def _stop(self) -> None:
+        if self._old_hangup is not None:
+            signal.signal(signal.SIGHUP, self._old_hangup)
+        stopping = super().stopService()
+        if stopping is not None:
+            await stopping
+        await DeferredList([port.stopListening() for port in self._ports if port is not None], consumeErrors=True)
+        self._ports.clear()
+        await self._drain()
+        if self._store is not None:
+            await self._store.close()
+            self._store = None
+        if self._alarm is not None:
+            self._alarm.stop()
+        if self._threads is not None:
+            self._threads.stop()
+        self.log.info("stopped")
+
+    async def _drain(self) -> None:
+        count = sum(len(factory.connections) for factory in self._factories)
+        if count:
+            self.log.info("stopping: {count} connections finish", count=count)
+        everyone = DeferredList([factory.drain() for factory in self._factories])
+        patience = self._reactor.callLater(self.config.net.drain_time, self._cut_off)
+        await everyone
+        if patience.active():
+            patience.cancel()
+
+    def _cut_off(self) -> None:
+        left = sum(factory.abort() for factory in self._factories)
+        self.log.warn("{count} connections did not finish in time and were cut off", count=left)
+
+
+def command_line() -> str:
+    """How the livemail command is called here, as short as it works from this folder."""
+    program = Path(sys.executable).with_name("livemail")
+    if not program.exists():
+        return f"{shlex.quote(sys.executable)} -m livemail"
+    try:
+        return shlex.quote(str(program.relative_to(Path.cwd())))
+    except ValueError:
+        return shlex.quote(str(program))

@@ -1,0 +1,190 @@
+"""From TOML to typed settings, with every error at once.
+
+The structs say what is allowed; this walks them beside the parsed file.  A value may be written with a unit where that
+reads better: octets as ``"50 MiB"``, seconds as ``"5 min"``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar, get_args, get_origin
+
+import msgspec
+
+from livemail.config.locate import KeyPath, locate
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+SIZES: Final = {
+    "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+    "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40,
+}  # fmt: skip
+TIMES: Final = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+_MEASURE: Final = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*")
+_SYNTAX: Final = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
+
+
+class Fault(msgspec.Struct, frozen=True, order=True):
+    """One thing that is wrong.  line: 1-based, 0 for the file as a whole.  text: what, and what to write instead."""
+
+    line: int
+    text: str
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; all that is wrong with it."""
+
+    def __init__(self, path: str, faults: list[Fault]) -> None:
+        self.path = path
+        self.faults = sorted(set(faults))
+        super().__init__(path, self.faults)
+
+    def __str__(self) -> str:
+        return "\n".join(
+            f"{self.path}:{fault.line}: {fault.text}" if fault.line else f"{self.path}: {fault.text}"
+            for fault in self.faults
+        )
+
+
+class Source:
+    """One file while it is read: where its keys are, and what was found wrong with them."""
+
+    def __init__(self, lines: Mapping[KeyPath, int]) -> None:
+        self.lines = lines
+        self.faults: list[Fault] = []
+
+    def fault(self, path: KeyPath, text: str) -> None:
+        """Note an error at a key, or at the nearest table around it that is in the file."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        self.faults.append(Fault(self.lines.get(path, 0), text))
+
+
+def parse(text: str, path: str) -> tuple[dict[str, Any], Source]:
+    """Read TOML.  Raises ConfigError with line and column for what is not TOML."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        place = _SYNTAX.search(str(error))
+        what = _SYNTAX.sub("", str(error))
+        if place and place.group(1):
+            fault = Fault(int(place.group(1)), f"column {place.group(2)}: not TOML: {what}")
+        else:
+            fault = Fault(text.count("\n") + 1, f"not TOML: {what}, the file ends in the middle")
+        raise ConfigError(path, [fault]) from None
+    return table, Source(locate(text))
+
+
+def read_text(path: Path) -> str:
+    """Read a configuration file.  Raises ConfigError."""
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        raise ConfigError(str(path), [Fault(0, f"cannot be read: {error.strerror}")]) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(str(path), [Fault(0, f"is not UTF-8 (octet {error.start})")]) from None
+
+
+def build(kind: type[S], table: Mapping[str, Any], source: Source, at: KeyPath = ()) -> S | None:
+    """Make a struct from a table; None when something in it was wrong (and noted in ``source``)."""
+    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    before = len(source.faults)
+    values = {}
+    for key, value in table.items():
+        if key in fields:
+            values[fields[key].name] = _value(fields[key].type, value, source, (*at, key))
+        else:
+            source.fault((*at, key), _unknown(key, list(fields), at))
+    for key, field in fields.items():
+        if field.required and key not in table:
+            source.fault(at, f"{_where(at)} has no {key}; add a line `{key} = {_example(field.type)}`")
+    return kind(**values) if len(source.faults) == before else None
+
+
+def _where(at: KeyPath) -> str:
+    names = ".".join(str(name) for name in at if isinstance(name, str))
+    if not names:
+        return "the file"
+    return f"[[{names}]]" if isinstance(at[-1], int) else f"[{names}]"
+
+
+def _unknown(key: str, known: list[str], at: KeyPath) -> str:
+    near = difflib.get_close_matches(key, known, 1)
+    hint = f"did you mean `{near[0]}`?" if near else f"known are {', '.join(sorted(known))}"
+    return f"unknown key `{key}` in {_where(at)}; {hint}"
+
+
+def _value(kind: Any, value: Any, source: Source, path: KeyPath) -> Any:
+    name = str(next(part for part in reversed(path) if isinstance(part, str)))
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        if isinstance(value, dict):
+            return build(kind, value, source, path)
+        source.fault(path, f"`{name}` is a section; write [{name}] on a line of its own and its keys below")
+        return None
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is tuple and arguments and isinstance(arguments[0], type) and issubclass(arguments[0], msgspec.Struct):
+        if isinstance(value, list) and all(isinstance(item, dict) for item in value):
+            return tuple(build(arguments[0], item, source, (*path, n)) for n, item in enumerate(value))
+        source.fault(path, f"`{name}` is a list of tables; write [[{name}]] above each of them")
+        return None
+    return _plain(kind, _measured(kind, value), source, path, name)
+
+
+def _measured(kind: Any, value: Any) -> Any:
+    """Turn ``"5 min"`` and ``"50 MiB"`` into numbers where numbers are wanted."""
+    if kind not in {int, float} or not isinstance(value, str):
+        return value
+    units: Mapping[str, float] = SIZES if kind is int else TIMES
+    match = _MEASURE.fullmatch(value)
+    if match is None or match.group(2) not in units:
+        return value
+    return kind(float(match.group(1)) * units[match.group(2)])
+
+
+def _plain(kind: Any, value: Any, source: Source, path: KeyPath, name: str) -> Any:
+    if get_origin(kind) is Literal:
+        allowed = [str(word) for word in get_args(kind)]
+        if value not in get_args(kind):
+            near = difflib.get_close_matches(str(value), allowed, 1)
+            hint = f'did you mean "{near[0]}"? ' if near else ""
+            source.fault(path, f"`{name}` cannot be {_shown(value)}; {hint}allowed are {', '.join(allowed)}")
+        return value
+    try:
+        made = msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        source.fault(path, f"`{name}` cannot be {_shown(value)}; write {_wanted(kind)}")
+        return None
+    if isinstance(made, (int, float)) and made < 0:
+        source.fault(path, f"`{name}` cannot be negative; write {_wanted(kind)}")
+    return made
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f'"{value[:60]}"' if isinstance(value, str) else repr(value)[:60]
+
+
+def _wanted(kind: Any) -> str:
+    if kind is bool:
+        return "true or false, without quotes"
+    if kind is int:
+        return 'a whole number without quotes, or a size such as "50 MiB"'
+    if kind is float:
+        return 'seconds as a number without quotes, or a time such as "5 min"'
+    if kind is str:
+        return 'text in quotes, such as "…"'
+    if get_origin(kind) in {tuple, list, frozenset}:
+        return 'a list, such as ["one", "two"]'
+    return f"{kind}"
+
+
+def _example(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return f'"{get_args(kind)[0]}"'
+    return {bool: "true", int: "1", float: "1.0"}.get(kind, '"…"')
