@@ -17,7 +17,7 @@ from livemail.imap.settings import IMAPSettings
 from livemail.imap.site import Site
 from livemail.interfaces.filter import ConnectionInfo
 from livemail.interfaces.identity import AuthenticationFailed, IAuthenticator, ISASLExchange, Login
-from livemail.interfaces.storage import AppendItem, Appended, IAccount, IMailStore
+from livemail.interfaces.storage import Appended, AppendItem, IAccount, IMailStore
 from livemail.mail.content import Content
 from livemail.mail.errors import WireError
 from livemail.storage.memory import MemoryStore
