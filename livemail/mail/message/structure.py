@@ -14,6 +14,7 @@ What is shown where a message says nothing, or something that cannot be:
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Final
 
@@ -176,8 +177,6 @@ SUBSTITUTE: Final = read_part_header({}, 0)
 
 # ------------------------------------------------------------------------------------------------------------- BODY
 
-_Node = bytes | list["_Node"]
-
 _TOKEN: Final = re.compile(rb' ?(?:(\()|(\))|("[^"\\]*+(?:\\.[^"\\]*+)*+")|\{(\d+)\}\r\n|([^ ()"{]++))', re.DOTALL)
 _BASIC_ITEMS: Final = 7
 """Type, subtype, parameters, id, description, encoding, octets."""
@@ -185,73 +184,66 @@ _MESSAGE_STRUCTURE: Final = 8
 """Where a message part has the structure of the message in it."""
 
 
+class _Item:
+    """One item of a parenthesised value: where its wire octets are, and what is in it if it is a list."""
+
+    __slots__ = ("end", "items", "start")
+
+    def __init__(self, start: int, end: int, items: list[_Item] | None) -> None:
+        self.start = start
+        self.end = end
+        self.items = items
+
+
 def basic_body(structure: bytes) -> bytes:
     """Return the value of BODY, which is BODYSTRUCTURE without extension data.  RFC 9051 §7.5.2.
 
     structure: as rendered here; anything else raises ValueError.
     """
-    return _basic(_parse(structure))
+    return _basic(structure, _parse(structure))
 
 
-def _parse(wire: bytes) -> list[_Node]:
-    """Take a parenthesised value apart into lists of its items' wire octets."""
-    root: list[_Node] = []
-    stack = [root]
+def _parse(wire: bytes) -> _Item:
+    root: list[_Item] = []
+    stack = [_Item(0, len(wire), root)]
+    items = root
     at = 0
     while at < len(wire):
         match = _TOKEN.match(wire, at)
         if match is None:
             raise ValueError("not a body structure")
         at = match.end()
-        opening, closing, quoted, literal, atom = match.groups()
+        opening, closing, literal = match[1], match[2], match[4]
         if opening:
-            opened: list[_Node] = []
-            stack[-1].append(opened)
+            opened = _Item(at - 1, at, [])
+            items.append(opened)
             stack.append(opened)
+            items = opened.items = []
         elif closing:
-            stack.pop()
-            if not stack:
+            stack.pop().end = at
+            if not stack or not items:
                 raise ValueError("not a body structure")
-        elif literal:
-            end = at + int(literal)
-            stack[-1].append(b"{%b}\r\n%b" % (literal, wire[at:end]))
-            at = end
+            items = stack[-1].items or root
         else:
-            stack[-1].append(quoted or atom)
-    if len(stack) != 1 or len(root) != 1 or not isinstance(root[0], list):
+            start = match.start() + (wire[match.start()] == 0x20)
+            if literal:
+                at += int(literal)
+            items.append(_Item(start, at, None))
+    if len(stack) != 1 or len(root) != 1 or root[0].items is None:
         raise ValueError("not a body structure")
     return root[0]
 
 
-def _basic(body: list[_Node]) -> bytes:
-    parts = [item for item in body if isinstance(item, list)] if isinstance(body[0], list) else []
+def _basic(wire: bytes, body: _Item) -> bytes:
+    items = body.items or []
+    parts = list(itertools.takewhile(lambda item: item.items is not None, items))
     if parts:
-        parts = parts[: next(index for index, item in enumerate(body) if isinstance(item, bytes))]
-        return b"(%b %b)" % (b"".join([_basic(part) for part in parts]), _wire(body[len(parts)]))
-    kind, subtype = _lowered(body[0]), _lowered(body[1])
-    if kind == b'"message"' and subtype in {b'"rfc822"', b'"global"'}:
-        kept = body[: _BASIC_ITEMS + 3]
-        return b"(%b)" % b" ".join(
-            [
-                _basic(item) if at == _MESSAGE_STRUCTURE and isinstance(item, list) else _wire(item)
-                for at, item in enumerate(kept)
-            ],
-        )
-    kept = body[: _BASIC_ITEMS + (kind == b'"text"')]
-    return b"(%b)" % b" ".join([_wire(item) for item in kept])
-
-
-def _lowered(node: _Node) -> bytes:
-    return node.lower() if isinstance(node, bytes) else b""
-
-
-def _wire(node: _Node) -> bytes:
-    if isinstance(node, bytes):
-        return node
-    # Between two lists (the addresses of an ENVELOPE) stands no space.
-    joined = bytearray()
-    for at, item in enumerate(node):
-        if at and not (isinstance(item, list) and isinstance(node[at - 1], list)):
-            joined += b" "
-        joined += _wire(item)
-    return b"(%b)" % bytes(joined)
+        inside = b"".join([_basic(wire, part) for part in parts])
+        subtype = items[len(parts)] if len(parts) < len(items) else items[-1]
+        return b"(%b %b)" % (inside, wire[subtype.start : subtype.end])
+    head = [wire[item.start : item.end] for item in items[: _BASIC_ITEMS + 3]]
+    kind, subtype_name = head[0].lower(), head[1].lower() if len(head) > 1 else b""
+    if kind == b'"message"' and subtype_name in {b'"rfc822"', b'"global"'} and len(head) == _BASIC_ITEMS + 3:
+        head[_MESSAGE_STRUCTURE] = _basic(wire, items[_MESSAGE_STRUCTURE])
+        return b"(%b)" % b" ".join(head)
+    return b"(%b)" % b" ".join(head[: _BASIC_ITEMS + (kind == b'"text"')])
