@@ -39,11 +39,15 @@ def finish(coroutine: Coroutine[Any, Any, T] | Awaitable[T]) -> T:
 
 
 class Transport(StringTransport):
-    """Remembers what a real one would do: stops at loseConnection, starts TLS."""
+    """As a real one: nothing is written after abortConnection; TLS can be started."""
 
     def __init__(self, peer: str = "127.0.0.1") -> None:
         super().__init__(peerAddress=IPv4Address("TCP", peer, 40000), lenient=True)
         self.tls_options: Any = None
+
+    def write(self, data: bytes) -> None:
+        if not self.disconnected:
+            super().write(data)
 
     def startTLS(self, options: Any) -> None:
         self.tls_options = options

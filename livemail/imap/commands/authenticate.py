@@ -44,9 +44,13 @@ def parse(cursor: Cursor) -> Authenticate:
 def decode_response(response: bytes) -> bytes:
     """Decode one base64 response, strictly.  Raises WireError."""
     try:
-        return binascii.a2b_base64(response, strict_mode=True) if response else b""
+        decoded = binascii.a2b_base64(response, strict_mode=True) if response else b""
     except binascii.Error:
         raise WireError("Not base64") from None
+    # strict_mode lets stray bits and a surplus "=" through.
+    if binascii.b2a_base64(decoded, newline=False) != response:
+        raise WireError("Not base64")
+    return decoded
 
 
 async def run(session: Session, command: Authenticate) -> Done | Exchange:
