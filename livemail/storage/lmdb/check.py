@@ -1,0 +1,283 @@
+"""`livemail store check`: read everything and compare.
+
+The index is compared with itself in one read transaction: rows with cache rows, counters with rows, references with contents,
+segments' totals with what lives in them.  Then every content is read, in the order in which they lie on disk, each slice under a
+transaction of its own, so that what was expunged since is left out and no page of the index is pinned for long.
+
+It runs in slices of bounded work, so that a thread of the pool is given back between them and the server goes on.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Generator
+from itertools import islice
+from pathlib import Path
+from struct import Struct
+from typing import Final
+
+from livemail.interfaces.storage import Problem, Report
+from livemail.mail.errors import StorageFailed
+from livemail.mail.flags import DELETED, SEEN
+from livemail.storage.lmdb.records import (
+    ACCOUNT_COUNTERS,
+    BLOB,
+    MAILBOX_COUNTERS,
+    MAILBOX_KEY,
+    MESSAGE,
+    MESSAGE_KEY,
+    SEGMENT,
+    TAIL,
+    U32,
+    MailboxRecord,
+    Message,
+    name_key,
+    unpack_account,
+    unpack_mailbox,
+)
+from livemail.storage.lmdb.rows import Transaction
+from livemail.storage.lmdb.schema import Environment, Tables
+from livemail.storage.lmdb.segments import Location, SegmentGone, SegmentReader, segment_path
+from livemail.storage.spool import HEAD
+
+SLICE_ROWS: Final = 5000
+SLICE_OCTETS: Final = 8 * 1024 * 1024
+MAX_PROBLEMS: Final = 10_000
+
+_PLACE: Final = Struct(">IQ16s")
+
+Step = tuple[int, int, str]
+
+
+class _Tally:
+    """Counters of one mailbox, and what the rows add up to."""
+
+    __slots__ = ("deleted", "exists", "octets", "record", "row", "unseen")
+
+    def __init__(self, record: MailboxRecord, row: bytes) -> None:
+        self.record = record
+        self.row = MAILBOX_COUNTERS.unpack(row)
+        self.exists = self.unseen = self.deleted = self.octets = 0
+
+
+class Check:
+    """One run.  `step` may be called from any thread, from one at a time."""
+
+    def __init__(self, environment: Environment, tables: Tables, folder: Path) -> None:
+        """folder: of the segments."""
+        self._environment = environment
+        self._tables = tables
+        self._folder = folder
+        self._segments = SegmentReader(folder)
+        self._problems: list[Problem] = []
+        self._accounts = self._messages = self._contents = self._octets = 0
+        self._mailboxes: dict[bytes, _Tally] = {}
+        self._references: Counter[bytes] = Counter()
+        self._places: list[bytes] = []
+        self._steps = self._run()
+
+    def step(self) -> Step | None:
+        """Do some work.  Returns (done, total, what), None when all is done."""
+        return next(self._steps, None)
+
+    def report(self) -> Report:
+        """What was seen."""
+        return Report(
+            self._accounts,
+            len(self._mailboxes),
+            self._messages,
+            self._contents,
+            self._octets,
+            tuple(self._problems),
+        )
+
+    def close(self) -> None:
+        """Give back files and transaction, also in the middle."""
+        self._steps.close()
+        self._segments.close()
+
+    def _found(self, kind: str, where: str, detail: str) -> None:
+        if len(self._problems) < MAX_PROBLEMS:
+            self._problems.append(Problem(kind, where, detail))
+
+    def _run(self) -> Generator[Step, None, None]:
+        with self._environment.begin() as txn:
+            self._read_mailboxes(txn)
+            yield from self._read_messages(txn)
+            self._compare_counters(txn)
+            self._compare_contents(txn)
+        self._references.clear()
+        yield from self._read_contents()
+
+    # ---------------------------------------------------------------------------------------------------- the index
+
+    def _read_mailboxes(self, txn: Transaction) -> None:
+        tables = self._tables
+        for key, row in txn.cursor(tables.acct).iternext():
+            self._accounts += 1
+            account = unpack_account(row)
+            if txn.get(account.name.encode(), db=tables.user) != key:
+                self._found("account-name", f"account {account.id}", "the login does not lead to the account")
+            if txn.get(key, db=tables.acnt) is None:
+                self._found("account-counters", f"account {account.id}", "has no counters")
+        for key, row in txn.cursor(tables.mbox).iternext():
+            account_id, id_ = MAILBOX_KEY.unpack(key)
+            record = unpack_mailbox(row)
+            where = f"account {account_id}, mailbox {id_}"
+            counters = txn.get(key, db=tables.mcnt)
+            if counters is None:
+                self._found("mailbox-counters", where, "has no counters")
+                continue
+            self._mailboxes[key] = _Tally(record, counters)
+            if txn.get(name_key(account_id, record.name), db=tables.mname) != U32.pack(id_):
+                self._found("mailbox-name", where, "the name does not lead to the mailbox")
+            if txn.get(key[:4], db=tables.acct) is None:
+                self._found("mailbox-orphan", where, "has no account")
+
+    def _read_messages(self, txn: Transaction) -> Generator[Step, None, None]:
+        tables = self._tables
+        total = txn.stat(tables.msg)["entries"]
+        caches = txn.cursor(tables.cache).iternext()
+        rows = txn.cursor(tables.msg).iternext()
+        while some := list(islice(rows, SLICE_ROWS)):
+            for key, row in some:
+                self._messages += 1
+                self._read_message(txn, key, row, next(caches, (b"", b"")))
+            yield self._messages, total, "messages"
+        if next(caches, None) is not None:
+            self._found("cache-row", "cache", "has rows without messages")
+
+    def _read_message(self, txn: Transaction, key: bytes, row: bytes, cached: tuple[bytes, bytes]) -> None:
+        account_id, mailbox_id, uid = MESSAGE_KEY.unpack(key)
+        where = f"account {account_id}, mailbox {mailbox_id}, UID {uid}"
+        tally = self._mailboxes.get(key[:8])
+        if tally is None:
+            self._found("message-orphan", where, "has no mailbox")
+            return
+        if len(row) != MESSAGE.size:
+            self._found("message-row", where, f"has {len(row)} octets")
+            return
+        message = Message.unpack(row)
+        cache_key, cache = cached
+        if cache_key != key or len(cache) != message.prefix_end:
+            self._found("cache-row", where, "the cache row does not belong to the message")
+        uid_next, highest = tally.row[:2]
+        if message.uid != uid or uid >= uid_next:
+            self._found("message-uid", where, f"the row says UID {message.uid}, the mailbox UIDNEXT {uid_next}")
+        if not 0 < message.modseq <= highest:
+            self._found("message-modseq", where, f"ModSeq {message.modseq}, the mailbox's is {highest}")
+        if message.keywords >> len(tally.record.keywords):
+            self._found("message-keywords", where, "has keywords without a name")
+        blob = txn.get(message.digest, db=self._tables.blob)
+        if blob is None:
+            self._found("content-missing", where, f"no content {message.digest.hex()}")
+        elif BLOB.unpack(blob)[3] + message.prefix_size != message.size:
+            self._found("message-size", where, f"the row says {message.size} octets")
+        self._references[message.digest] += 1
+        tally.exists += 1
+        tally.octets += message.size
+        tally.unseen += not message.flags & SEEN
+        tally.deleted += bool(message.flags & DELETED)
+
+    def _compare_counters(self, txn: Transaction) -> None:
+        used: Counter[bytes] = Counter()
+        messages: Counter[bytes] = Counter()
+        highest: dict[bytes, int] = {}
+        for key, tally in self._mailboxes.items():
+            account_id, id_ = MAILBOX_KEY.unpack(key)
+            said = tally.row[2:6]
+            seen = (tally.exists, tally.unseen, tally.deleted, tally.octets)
+            if said != seen:
+                self._found(
+                    "mailbox-counters",
+                    f"account {account_id}, mailbox {id_}",
+                    f"exists, unseen, deleted, octets are {seen}, the counters say {said}",
+                )
+            used[key[:4]] += tally.octets
+            messages[key[:4]] += tally.exists
+            highest[key[:4]] = max(highest.get(key[:4], 0), tally.row[1])
+        for key, row in txn.cursor(self._tables.acnt).iternext():
+            modseq, octets, count, *_ = ACCOUNT_COUNTERS.unpack(row)
+            where = f"account {U32.unpack(key)[0]}"
+            if (octets, count) != (used[key], messages[key]):
+                self._found(
+                    "account-counters",
+                    where,
+                    f"{messages[key]} messages, {used[key]} octets; the counters say {count}, {octets}",
+                )
+            if highest.get(key, 0) > modseq:
+                self._found("account-modseq", where, f"a mailbox is at {highest[key]}, the account at {modseq}")
+
+    def _compare_contents(self, txn: Transaction) -> None:
+        tables = self._tables
+        living: Counter[int] = Counter()
+        for digest, row in txn.cursor(tables.blob).iternext():
+            references, *rest = BLOB.unpack(row)
+            location = Location(*rest)
+            counted = self._references[digest]
+            if references != counted:
+                self._found(
+                    "content-references", f"content {digest.hex()}", f"{counted} messages, {references} references"
+                )
+            living[location.segment] += HEAD.size + location.size
+            self._places.append(_PLACE.pack(location.segment, location.offset, digest))
+        tail_row = txn.get(b"tail", db=tables.meta)
+        number, size, _ = TAIL.unpack(tail_row) if tail_row else (0, 0, 1)
+        known = {}
+        for key, row in txn.cursor(tables.seg).iternext():
+            segment = U32.unpack(key)[0]
+            total, dead, _ = SEGMENT.unpack(row)
+            known[segment] = total
+            if total - dead != living[segment]:
+                self._found(
+                    "segment-totals",
+                    f"segment {segment}",
+                    f"{living[segment]} octets live, the totals say {total} - {dead}",
+                )
+        for segment in living.keys() - known.keys():
+            self._found("segment-row", f"segment {segment}", "contents lie in it, but it has no row")
+        if size and known.get(number, size) != size:
+            self._found("segment-tail", f"segment {number}", f"the tail is at {size}, the total {known[number]}")
+
+    # --------------------------------------------------------------------------------------------------- the contents
+
+    def _read_contents(self) -> Generator[Step, None, None]:
+        self._places.sort()
+        total = len(self._places)
+        done = octets = 0
+        for place in self._places:
+            _, _, digest = _PLACE.unpack(place)
+            octets += self._read_content(digest)
+            done += 1
+            if octets >= SLICE_OCTETS or done % SLICE_ROWS == 0:
+                octets = 0
+                yield done, total, "contents"
+        if total:
+            yield done, total, "contents"
+
+    def _read_content(self, digest: bytes) -> int:
+        """Read and verify one content; return its size.  One that is gone by now is no problem."""
+        location = self._locate(digest)
+        while location is not None:
+            try:
+                self._segments.open(location.segment).read_whole(location, digest)
+            except SegmentGone:
+                before = location
+                location = self._locate(digest)
+                if location == before:
+                    path = segment_path(self._folder, before.segment)
+                    self._found("segment-missing", str(path), f"content {digest.hex()} lies in it")
+                    break
+            except StorageFailed as error:
+                self._found("content-damaged", f"content {digest.hex()}", error.reason)
+                break
+            else:
+                self._contents += 1
+                self._octets += location.size
+                return location.size
+        return 0
+
+    def _locate(self, digest: bytes) -> Location | None:
+        with self._environment.begin() as txn:
+            row = txn.get(digest, db=self._tables.blob)
+        return Location(*BLOB.unpack(row)[1:]) if row is not None else None

@@ -1,0 +1,181 @@
+"""Messages come in: delivery and APPEND."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from livemail.interfaces.storage import Appended, Delivered
+from livemail.mail.changes import Added
+from livemail.mail.content import Content
+from livemail.mail.errors import LimitReached, MailError, OverQuota, StorageFailed, StorageFull
+from livemail.mail.flags import DELETED, SEEN
+from livemail.mail.ids import AccountId
+from livemail.storage.lmdb.operations.group import AccountState, Group, MailboxState, has_uids_for
+from livemail.storage.lmdb.operations.keywords import assign_keywords
+from livemail.storage.lmdb.operations.mailboxes import make_mailbox
+from livemail.storage.lmdb.records import (
+    FIELDS_TOO_LARGE,
+    MESSAGE,
+    MESSAGE_KEY,
+    RECORD_VERSION,
+    U32,
+    U64,
+    message_id_key,
+)
+
+
+class Prepared:
+    """A content with all that can be computed before the writer has it, once for all its recipients."""
+
+    __slots__ = (
+        "bits", "cache", "content", "digest", "ends", "header_size", "message_id", "references", "size",
+    )  # fmt: skip
+
+    def __init__(self, content: Content) -> None:
+        summary = content.summary
+        fields = summary.fields
+        self.content = content
+        self.digest = content.digest
+        self.size = content.size
+        self.header_size = summary.header_size
+        self.bits = RECORD_VERSION if fields is not None else RECORD_VERSION | FIELDS_TOO_LARGE
+        self.cache = b"".join((summary.envelope, summary.structure, summary.parts, fields or b""))
+        envelope_end = len(summary.envelope)
+        structure_end = envelope_end + len(summary.structure)
+        self.ends = (envelope_end, structure_end, structure_end + len(summary.parts), len(self.cache))
+        self.message_id = message_id_key(summary.message_id) if summary.message_id else None
+        self.references = [message_id_key(reference) for reference in summary.references]
+
+
+class Item(msgspec.Struct, frozen=True):
+    """One copy of a prepared content.  date: seconds since the epoch, None for now."""
+
+    account: AccountId
+    mailbox: str
+    prepared: Prepared
+    prefix: bytes
+    flags: int
+    keywords: tuple[str, ...]
+    date: int | None
+    zone: int
+
+
+def check_quota(group: Group, account: AccountState, octets: int) -> None:
+    """Raise OverQuota when the account cannot hold ``octets`` more."""
+    quota = group.settings.account_quota
+    if quota and account.octets + octets > quota:
+        raise OverQuota(reason=f"{account.octets} octets used of {quota}, {octets} more asked for")
+
+
+def add_message(
+    group: Group, account: AccountState, mailbox: MailboxState, modseq: int, item: Item, keywords: int
+) -> int:
+    """Write the rows of a new message, its content's reference excepted; return its UID."""
+    prepared = item.prepared
+    uid = mailbox.uid_next
+    key = MESSAGE_KEY.pack(account.id, mailbox.id, uid)
+    prefix_size = len(item.prefix)
+    size = prepared.size + prefix_size
+    email_id = account.next_email
+    now = group.now
+    record = MESSAGE.pack(
+        prepared.bits, uid, item.flags, keywords, modseq, now if item.date is None else item.date, item.zone, size,
+        prepared.header_size + prefix_size, now, email_id, _thread(group, account, prepared, email_id), prepared.digest,
+        *prepared.ends, prepared.ends[3] + prefix_size,
+    )  # fmt: skip
+    group.txn.put(key, record, db=group.tables.msg)
+    group.txn.put(key, prepared.cache + item.prefix, db=group.tables.cache)
+    account.next_email += 1
+    account.messages += 1
+    account.octets += size
+    mailbox.uid_next += 1
+    mailbox.exists += 1
+    mailbox.octets += size
+    mailbox.unseen += not item.flags & SEEN
+    mailbox.deleted += bool(item.flags & DELETED)
+    group.touch(mailbox, modseq)
+    return uid
+
+
+def _thread(group: Group, account: AccountState, prepared: Prepared, email_id: int) -> int:
+    """Return the thread of the first referenced Message-ID the account knows, else a new one named by the message."""
+    txn, table, prefix = group.txn, group.tables.msgid, U32.pack(account.id)
+    thread_id = email_id
+    for reference in prepared.references:
+        known = txn.get(prefix + reference, db=table)
+        if known is not None:
+            thread_id = U64.unpack(known)[0]
+            break
+    if prepared.message_id is not None:
+        txn.put(prefix + prepared.message_id, U64.pack(thread_id), overwrite=False, db=table)
+    return thread_id
+
+
+class Deliver:
+    """File a batch; each item is accepted or refused for itself."""
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self._items = items
+
+    def run(self, group: Group) -> list[Delivered | MailError]:
+        """Return what became of each item, in their order."""
+        results: list[Delivered | MailError] = []
+        references: dict[bytes, int] = {}
+        for item in self._items:
+            try:
+                results.append(self._file(group, item))
+                digest = item.prepared.digest
+                references[digest] = references.get(digest, 0) + 1
+            except (StorageFull, StorageFailed):
+                raise
+            except MailError as error:
+                results.append(error)
+        for digest, count in references.items():
+            group.reference(digest, count)
+        return results
+
+    @staticmethod
+    def _file(group: Group, item: Item) -> Delivered:
+        account = group.account(item.account)
+        check_quota(group, account, item.prepared.size + len(item.prefix))
+        mailbox = group.find_mailbox(item.account, item.mailbox)
+        if mailbox is None:
+            mailbox = make_mailbox(group, account, item.mailbox, "")
+        if not has_uids_for(mailbox, 1):
+            raise LimitReached(reason="no UID left")
+        modseq = group.delivery_modseq(account)
+        uid = add_message(group, account, mailbox, modseq, item, 0)
+        group.log_delivered(mailbox, modseq, uid)
+        return Delivered(item.account, mailbox.id, mailbox.record.uid_validity, uid)
+
+
+class Append:
+    """Append messages to one mailbox, all or none."""
+
+    def __init__(self, account: AccountId, mailbox: str, items: Sequence[Item]) -> None:
+        self._account = account
+        self._mailbox = mailbox
+        self._items = items
+
+    def run(self, group: Group) -> Appended:
+        """Return the UIDs."""
+        account = group.account(self._account)
+        mailbox = group.mailbox_named(self._account, self._mailbox)
+        check_quota(group, account, sum(item.prepared.size + len(item.prefix) for item in self._items))
+        if not has_uids_for(mailbox, len(self._items)):
+            raise LimitReached(reason="no UID left")
+        record, bits = assign_keywords(mailbox.record, [item.keywords for item in self._items])
+        if not self._items:
+            return Appended(mailbox.id, mailbox.record.uid_validity, ())
+        if record is not mailbox.record:
+            group.write_record(mailbox, record)
+        modseq = group.next_modseq(account)
+        uids = []
+        for item, keywords in zip(self._items, bits, strict=True):
+            uids.append(add_message(group, account, mailbox, modseq, item, keywords))
+            group.reference(item.prepared.digest, 1)
+        group.log_changed(mailbox, modseq, [(uids[0], uids[-1])])
+        group.emit(account.id, modseq, Added(mailbox.id, modseq, tuple(uids)))
+        return Appended(mailbox.id, record.uid_validity, tuple(uids))

@@ -1,0 +1,208 @@
+"""The store: opens and locks its folder, joins reader, writer, spool and feed, and closes them again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from livemail.interfaces.runtime import Now, RunBlocking
+from livemail.interfaces.storage import (
+    AccountRecord,
+    Delivered,
+    Delivery,
+    IMailStore,
+    Progress,
+    Report,
+)
+from livemail.mail.content import Content
+from livemail.mail.errors import MailError, StorageFailed
+from livemail.mail.ids import AccountId
+from livemail.storage.disk import Disk, ReserveFile
+from livemail.storage.lmdb.account import LMDBAccount
+from livemail.storage.lmdb.check import Check
+from livemail.storage.lmdb.feed import ChangeFeed
+from livemail.storage.lmdb.folder import Folder, open_folder
+from livemail.storage.lmdb.operations.accounts import AddAccounts, RemoveAccount, SetPassword
+from livemail.storage.lmdb.operations.deliveries import Deliver, Item, Prepared
+from livemail.storage.lmdb.operations.group import Operation
+from livemail.storage.lmdb.reader import Reader
+from livemail.storage.lmdb.recovery import recover_tail
+from livemail.storage.lmdb.schema import open_environment
+from livemail.storage.lmdb.segments import SegmentReader
+from livemail.storage.lmdb.writer import Answer, CallFromThread, Request, Writer
+from livemail.storage.settings import StorageSettings
+from livemail.storage.spool import ContentSink, Spool
+
+
+@implementer(IMailStore)
+class LMDBStore:
+    """One open store.  Made by `open`."""
+
+    capabilities = frozenset({"condstore", "objectid", "single-instance", "keywords"})
+
+    def __init__(
+        self,
+        folder: Folder,
+        settings: StorageSettings,
+        *,
+        call_from_thread: CallFromThread,
+        run_blocking: RunBlocking,
+        now: Now,
+    ) -> None:
+        """folder: locked; this object's own once it is made.  Raises StoreUnusable."""
+        self.disk = Disk(folder.path, settings)
+        self.feed = ChangeFeed()
+        self._folder = folder
+        self._run_blocking = run_blocking
+        self._environment, self._tables = open_environment(folder.shard, settings)
+        try:
+            tail = recover_tail(folder, self._environment, self._tables, settings)
+            self._spool = Spool(folder.spool, folder.hash_key, settings, self.disk, run_blocking)
+            reserve = ReserveFile(folder.shard / "reserve", settings.reserve_file)
+            reserve.fill(self.disk)
+        except BaseException:
+            self._environment.close()
+            raise
+        self._segments = SegmentReader(folder.segments)
+        self._reader = Reader(self._environment, self._tables, self._segments)
+        self._is_open = True
+        self._checks = 0
+        self._when_idle: Deferred[None] | None = None
+        self._writer = Writer(
+            self._environment, self._tables, tail, settings, self.disk, reserve, now, call_from_thread, self._answered
+        )
+
+    @classmethod
+    async def open(
+        cls,
+        path: str | Path,
+        settings: StorageSettings,
+        *,
+        call_from_thread: CallFromThread,
+        run_blocking: RunBlocking,
+        now: Now = time.time,
+        create: bool = False,
+    ) -> LMDBStore:
+        """Open the store in the data folder ``path``, made when missing if ``create``.
+
+        Raises StoreError (`livemail.storage.lmdb.folder`), whose text says what to do.
+        """
+        folder = open_folder(Path(path), create=create)
+        try:
+            return cls(folder, settings, call_from_thread=call_from_thread, run_blocking=run_blocking, now=now)
+        except BaseException:
+            folder.close()
+            raise
+
+    # --------------------------------------------------------------------------------------------- for LMDBAccount
+
+    @property
+    def reader(self) -> Reader:
+        """What reads the index.  Raises StorageFailed when the store is closed."""
+        if not self._is_open:
+            raise StorageFailed(reason="the store is closed")
+        return self._reader
+
+    def write(
+        self, operation: Operation, origin: object = None, contents: Sequence[Content] = (), *, frees: bool = False
+    ) -> Deferred[Any]:
+        """Run an operation in the next group.  frees: it makes room, and may use up the reserve file."""
+        return self._writer.submit(Request(operation, origin, contents, frees=frees))
+
+    def _answered(self, answer: Answer) -> None:
+        self._segments.forget(answer.removed)
+        self.feed.publish(answer.events)
+
+    # --------------------------------------------------------------------------------------------------- IMailStore
+
+    def new_content(self, size_hint: int = 0) -> ContentSink:
+        """Begin a message's content.  Raises StorageFull, TooBig, StorageFailed."""
+        if not self._is_open:
+            raise StorageFailed(reason="the store is closed")
+        return self._spool.new_content(size_hint)
+
+    async def account(self, id: AccountId) -> LMDBAccount:  # noqa: A002
+        """Open an account.  Raises NoSuchAccount."""
+        return LMDBAccount(self, id, self.reader.account_record(id).name)
+
+    async def deliver(self, batch: Sequence[Delivery]) -> Sequence[Delivered | MailError]:
+        """File every delivery in one durable commit.  Raises StorageFull, StorageFailed, Overloaded."""
+        self.disk.refuse_if_full()
+        prepared: dict[int, Prepared] = {}
+        items = []
+        for one in batch:
+            content = prepared.get(id(one.content))
+            if content is None:
+                content = prepared[id(one.content)] = Prepared(one.content)
+            items.append(Item(one.account, one.mailbox, content, one.prefix, one.flags, (), one.internal_date, 0))
+        results: Sequence[Delivered | MailError] = await self.write(
+            Deliver(items), None, [content.content for content in prepared.values()]
+        )
+        return results
+
+    async def account_named(self, name: str) -> AccountRecord | None:
+        """Look up a canonical login."""
+        return self.reader.account_named(name)
+
+    def record(self, id_: AccountId) -> AccountRecord:
+        """Return an account's record.  Raises NoSuchAccount."""
+        return self.reader.account_record(id_)
+
+    async def accounts(self) -> Sequence[AccountRecord]:
+        """All accounts by name, ascending."""
+        return self.reader.accounts()
+
+    async def add_accounts(self, accounts: Sequence[tuple[str, str]]) -> Sequence[AccountRecord | MailError]:
+        """Create accounts.  Raises StorageFull."""
+        self.disk.refuse_if_full()
+        records: Sequence[AccountRecord | MailError] = await self.write(AddAccounts(accounts))
+        return records
+
+    async def set_password(self, name: str, password: str) -> AccountRecord:
+        """Replace the hash.  Raises NoSuchAccount."""
+        record: AccountRecord = await self.write(SetPassword(name, password))
+        return record
+
+    async def remove_account(self, name: str) -> None:
+        """Remove an account with all its mail.  Raises NoSuchAccount."""
+        await self.write(RemoveAccount(name), frees=True)
+
+    async def check(self, progress: Progress | None = None) -> Report:
+        """Read everything and compare.  Runs beside the server: what is newer than its snapshot is left out."""
+        if not self._is_open:
+            raise StorageFailed(reason="the store is closed")
+        self._checks += 1
+        check = Check(self._environment, self._tables, self._folder.segments)
+        try:
+            while self._is_open:
+                step = await self._run_blocking(check.step)
+                if step is None:
+                    return check.report()
+                if progress is not None:
+                    progress(*step)
+            raise StorageFailed(reason="the store was closed during the check")
+        finally:
+            check.close()
+            self._checks -= 1
+            if not self._checks and self._when_idle is not None:
+                self._when_idle.callback(None)
+
+    async def close(self) -> None:
+        """Finish what was accepted, then release files and threads."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        self._reader.close()
+        await self._writer.close()
+        if self._checks:
+            # Each ends after its slice; LMDB does not survive being closed under a transaction in another thread.
+            self._when_idle = Deferred()
+            await self._when_idle
+        self._segments.close()
+        self._environment.close()
+        self._folder.close()

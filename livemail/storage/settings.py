@@ -1,0 +1,36 @@
+"""Settings of the mail store."""
+
+from __future__ import annotations
+
+from livemail.interfaces.settings import Settings
+
+MIB = 1024 * 1024
+
+
+class StorageSettings(Settings):
+    """The ``[storage]`` section.
+
+    message_size_limit: octets of the largest message taken.  memory_content_limit: octets of a content kept in memory
+    before it moves to a spool file.  reserve_octets, reserve_percent: new mail is refused when less than the greater of
+    both is free on the disk; reserve_inodes: likewise for inodes.  reserve_file: octets of a file given up when even an
+    expunge finds the disk full.  segment_octets: a segment file is closed when it is larger.  map_octets: address
+    space for the index, not disk space.  account_quota: octets one account may hold, 0 for no limit.  max_mailboxes: mailboxes
+    per account.  change_rows, expunge_rows: commands per account, and expunges per mailbox, whose changes are remembered.
+    max_queued: commands waiting for the disk before more are refused; max_queued_octets: likewise their contents' octets in
+    memory.
+    """
+
+    message_size_limit: int = 256 * MIB
+    memory_content_limit: int = 256 * 1024
+    reserve_octets: int = 1024 * MIB
+    reserve_percent: int = 2
+    reserve_inodes: int = 100
+    reserve_file: int = 64 * MIB
+    segment_octets: int = 256 * MIB
+    map_octets: int = 1024 * 1024 * MIB
+    account_quota: int = 0
+    max_mailboxes: int = 10_000
+    change_rows: int = 10_000
+    expunge_rows: int = 10_000
+    max_queued: int = 4096
+    max_queued_octets: int = 64 * MIB
