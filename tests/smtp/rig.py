@@ -152,7 +152,9 @@ class Owner:
 
 
 class Rig:
-    def __init__(self, *, filters=(), has_tls=False, delivery=None, dsn=False, accounts=("you", "me", "third"), **settings):
+    def __init__(
+        self, *, filters=(), has_tls=False, delivery=None, dsn=False, accounts=("you", "me", "third"), **settings
+    ):
         self.clock = Clock()
         self.clock.advance(1000)
         self.store = MemoryStore(now=lambda: NOW)
