@@ -16,7 +16,6 @@ import shlex
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
@@ -144,9 +143,14 @@ class MailServer(MultiService):
         is_local_profile: bool = False,
         observer: LineObserver | None = None,
         show: Callable[[str], object] | None = None,
+        takes_signals: bool = False,
     ) -> None:
-        """is_local_profile: makes the account of the first run.  observer: reopened on SIGHUP.  show: prints the banner."""
-        super().__init__()
+        """is_local_profile: makes the account of the first run.  observer: reopened on SIGHUP.  show: prints the banner.
+
+        takes_signals: SIGTERM and SIGINT end the program with status 0 once all is drained, a second one cuts the draining
+        short; SIGHUP reloads.  For a program of its own, not for a service inside another.
+        """
+        MultiService.__init__(self)
         self.config = config
         self.is_local_profile = is_local_profile
         self._reactor = reactor
@@ -160,7 +164,8 @@ class MailServer(MultiService):
         self._factories: list[ConnectionFactory] = []
         self._ports: list[Any] = []
         self._alarm = StallAlarm(reactor, config.net.stall_time) if config.net.stall_time else None
-        self._old_hangup: Any = None
+        self._takes_signals = takes_signals
+        self._is_stopping = False
 
     # ------------------------------------------------------------------------------------------ start
 
@@ -186,7 +191,7 @@ class MailServer(MultiService):
         if reasons:
             self._release()
             raise StartError(self._explained(reasons))
-        super().privilegedStartService()
+        MultiService.privilegedStartService(self)
 
     def _explained(self, reasons: list[str]) -> list[str]:
         """Say once what helps against taken ports."""
@@ -216,7 +221,7 @@ class MailServer(MultiService):
         except BaseException:
             self._release()
             raise
-        super().startService()
+        MultiService.startService(self)
         self._serve()
 
     def _open(self) -> None:
@@ -268,21 +273,24 @@ class MailServer(MultiService):
                 serving = TLSMemoryBIOFactory(self._certificates, False, factory, self._reactor)
             self._ports.append(self._reactor.adoptStreamPort(bound.fileno(), bound.family, serving))
             bound.close()
-            self.log.info("{service} listens on {address}", service=listen.service, address=listen.address)
         self._sockets.clear()
         self._ports.append(control.listen(self._reactor, self._data, parts.operations))
         self._threads.hand_over(self._reactor.callFromThread)
         if self._alarm is not None:
             self._alarm.start()
-        if threading.current_thread() is threading.main_thread():
-            self._old_hangup = signal.signal(signal.SIGHUP, self._hangup)
+        if self._takes_signals:
+            # Not before the reactor runs: it sets its own then, which would end the program as killed by the signal.
+            self._reactor.callWhenRunning(self._take_signals)
         if self._show is not None and text:
             self._show(text)
+        else:
+            places = ", ".join(f"{listen.service} {listen.address}" for listen in self.config.listen)
+            self.log.info("livemail serves {places}", places=places)
 
     def _first_run(self, parts: Parts) -> str:
         assert self._store is not None
         assert self._threads is not None
-        places = {listen.service: listen.address for listen in self.config.listen}
+        places: dict[str, str] = {listen.service: listen.address for listen in self.config.listen}
         places["ca"] = str(self._data / "tls" / "ca.pem")
         command = command_line()
 
@@ -310,8 +318,18 @@ class MailServer(MultiService):
 
     # ------------------------------------------------------------------------------------------ while it runs
 
-    def _hangup(self, _number: int, _frame: FrameType | None) -> None:
-        self._reactor.callFromThread(self.reload)
+    def _take_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._signalled)
+
+    def _signalled(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            self._reactor.callFromThread(self.reload)
+        elif not self._is_stopping:
+            self._is_stopping = True
+            self._reactor.callFromThread(self._reactor.stop)
+        else:
+            self._reactor.callFromThread(self._cut_off)
 
     def reload(self) -> None:
         """SIGHUP: certificates that changed, and the log file."""
@@ -330,9 +348,7 @@ class MailServer(MultiService):
         return ensureDeferred(self._stop())
 
     async def _stop(self) -> None:
-        if self._old_hangup is not None:
-            signal.signal(signal.SIGHUP, self._old_hangup)
-        stopping = super().stopService()
+        stopping = MultiService.stopService(self)
         if stopping is not None:
             await stopping
         await DeferredList([port.stopListening() for port in self._ports if port is not None], consumeErrors=True)
@@ -359,7 +375,8 @@ class MailServer(MultiService):
 
     def _cut_off(self) -> None:
         left = sum(factory.abort() for factory in self._factories)
-        self.log.warn("{count} connections did not finish in time and were cut off", count=left)
+        if left:
+            self.log.warn("{count} connections did not finish in time and were cut off", count=left)
 
 
 def command_line() -> str:

@@ -6,7 +6,6 @@ server.  Messages about the configuration are ours alone: short, all at once, ex
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -19,6 +18,14 @@ from twisted.python import usage
 from livemail.app import MailServer, StartError
 from livemail.config import EX_CONFIG, Config, ConfigError, data_folder, load, local_profile
 from livemail.net.log import LineObserver
+
+
+_observers: list[LineObserver] = []
+
+
+def log_observer() -> LineObserver:
+    """The observer the options made: what ``twistd --logger`` is told to call."""
+    return _observers[0]
 
 
 class _ConfigOptions(usage.Options):
@@ -48,13 +55,16 @@ class RunOptions(_ConfigOptions):
 
     longdesc = "Run the mail server.  Without --config: the local profile, on loopback, with data in $LIVEMAIL_DATA."
     observer: LineObserver | None = None
+    is_program = False
+    """Whether twistd runs us, as opposed to a program that embeds us."""
 
     def postOptions(self) -> None:
         super().postOptions()
         root: Any = self.parent
         while root is not None and root.parent is not None:
             root = root.parent
-        if root is not None and "nodaemon" in root:
+        self.is_program = root is not None and "nodaemon" in root
+        if self.is_program:
             self._adopt_log(root)
             sys.excepthook = _short(sys.excepthook)
 
@@ -70,7 +80,9 @@ class RunOptions(_ConfigOptions):
             sys.stderr.write(f"{self['config']}: [log] file {error.filename}: {error.strerror}\n")
             raise SystemExit(EX_CONFIG) from None
         self.observer = observer
-        root["logger"] = lambda: observer
+        _observers[:] = [observer]
+        # twistd takes a name and imports it after this returns.
+        root["logger"] = "livemail.tap.log_observer"
 
 
 class CheckOptions(_ConfigOptions):
@@ -138,5 +150,6 @@ def makeService(options: Options) -> IService:
         reactor,
         is_local_profile=chosen.is_local_profile,
         observer=chosen.observer,
-        show=_show if os.isatty(1) or chosen.is_local_profile else None,
+        show=_show if chosen.is_program else None,
+        takes_signals=chosen.is_program,
     )
