@@ -87,9 +87,11 @@ class Passwords:
             return self._hasher.verify(hashed, octets)
         except (VerifyMismatchError, InvalidHashError):
             return False
-        except Argon2Error:
-            # Memory ran out, or a stored hash has parameters this library refuses.
-            raise AuthenticationUnavailable(reason="argon2 failed") from None
+        except Argon2Error as error:
+            # A hash that says it is argon2 and cannot be decoded lets nobody in; without memory nothing is known.
+            if "emory" not in str(error):
+                return False
+            raise AuthenticationUnavailable(reason="argon2 got no memory") from None
 
     async def _in_turn(self, function: Callable[[], T]) -> T:
         if len(self._turns.waiting) >= self._queue:
