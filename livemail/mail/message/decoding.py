@@ -31,7 +31,7 @@ def _codec(charset: str) -> str | None:
     if not name or len(name) > 40 or not name.isascii() or name in _REFUSED_CODECS:
         return None
     try:
-        b"".decode(name)  # Raises for rot13, zlib, hex, …, which are no character sets.
+        b"a".decode(name, "replace")  # Raises for rot13, zlib, hex, …, which are no character sets.
         codec = codecs.lookup(name)
     except (LookupError, ValueError):
         return None
