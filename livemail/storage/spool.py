@@ -117,6 +117,7 @@ class SpooledContent:
 
     def _dispose(self) -> None:
         os.close(self._fd)
+        self._fd = -1  # The number may be another file's in a moment.
         if self._path is not None:
             self._path.unlink(missing_ok=True)
             self._path = None
@@ -143,6 +144,8 @@ class ContentSink:
 
     def write(self, chunk: bytes) -> None:
         """Take the next octets.  Raises TooBig, StorageFull, StorageFailed; nothing is left of the content then."""
+        if self._is_done:
+            raise StorageFailed(reason="the content was ended or aborted")
         size = self.size + len(chunk)
         if size > self._limit:
             self.abort()
@@ -161,6 +164,8 @@ class ContentSink:
 
     async def finish(self) -> Content:
         """No more octets follow.  A spooled content is on disk when this returns."""
+        if self._is_done:
+            raise StorageFailed(reason="the content was ended or aborted")
         if self._fd < 0:
             self._is_done = True
             data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)

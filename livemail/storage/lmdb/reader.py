@@ -320,9 +320,9 @@ class Reader:
                     if not row_key.startswith(key):
                         break
                     vanished += unpack_ranges(row)
-            ranges = self._logged(txn, account, mailbox, since) or [(1, uid_next)]
+            ranges = self._logged(txn, account, mailbox, since)
             changed: list[int] = []
-            walk = Walk(ranges)
+            walk = Walk([(1, uid_next)] if ranges is None else ranges)
             while not walk.is_done:
                 rows, _ = walk.take(txn, self._tables.msg, key, uid_next - 1, BATCH_ROWS)
                 states = STATE.iter_unpack(b"".join(rows))

@@ -23,6 +23,7 @@ millisecond.  So all that can be packed is packed before a request is submitted,
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 import time
@@ -50,6 +51,9 @@ from livemail.storage.spool import SpooledContent
 MAX_GROUP_REQUESTS = 256
 MAX_GROUP_OCTETS = 16 * 1024 * 1024
 HOUSEKEEPING_SECONDS = 60.0
+
+FATAL_ERRORS = frozenset({errno.EIO, errno.EROFS, errno.ENXIO, errno.ENODEV})
+"""What the disk answers when it is the disk that is broken."""
 
 CallFromThread = Callable[..., object]
 
@@ -223,9 +227,9 @@ class Writer:
                 _log.warn("the disk is full: the reserve file was given up to make room")
                 return self._run(batch)
             return [self._refused(batch, StorageFull(reason=repr(error)))]
-        if isinstance(error, lmdb.Error | OSError):
-            if isinstance(error, lmdb.BadValsizeError | lmdb.BadRslotError | lmdb.ReadersFullError):
-                return [self._refused(batch, StorageFailed(reason=repr(error)))]
+        if isinstance(error, OSError | lmdb.BadValsizeError | lmdb.BadRslotError | lmdb.ReadersFullError):
+            return [self._refused(batch, StorageFailed(reason=repr(error)))]
+        if isinstance(error, lmdb.Error):
             self._failure = f"the index failed: {error!r}"
             _log.critical("the shard accepts no more writes: {reason}; reopen the store", reason=self._failure)
             return [self._refused(batch, StorageFailed(reason=self._failure))]
@@ -255,9 +259,11 @@ class Writer:
             try:
                 written = dict(zip(contents, self._tail.write(list(contents.values())), strict=True))
             except OSError as error:
-                if error.errno not in FULL_ERRORS:
+                if error.errno in FATAL_ERRORS:
                     raise ShardFailed(f"writing contents: {error!r}") from error
                 self._tail.rewind()
+                if error.errno not in FULL_ERRORS:
+                    raise
                 full = StorageFull(reason=f"writing contents: {error}")
                 refused = [(request, None, full) for request in batch if _brings(request, contents)]
                 batch = [request for request in batch if not _brings(request, contents)]
@@ -302,7 +308,8 @@ class Writer:
             failpoint("txn-filled")
             txn.commit()
         except BaseException:
-            txn.abort()
+            with contextlib.suppress(lmdb.Error):  # A failed commit has ended the transaction already.
+                txn.abort()
             raise
         self._tail.commit()
         failpoint("txn-committed")
