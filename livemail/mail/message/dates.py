@@ -1,7 +1,7 @@
 """Dates of header fields.  RFC 5322 §3.3, §4.3.
 
-Date fields of real mail are written in many ways; one pattern reads those that follow the standard or nearly do, without
-trying alternatives on garbage: what it does not recognise goes, up to a length, to `email.utils`.
+Date fields of real mail are written in many ways; one pattern reads those that follow the standard or nearly do, and
+`email.utils` what the pattern does not recognise.  Either sees only as many octets as a date can have.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def parse_date(raw: bytes) -> tuple[int, int] | None:
     Returns seconds since the epoch (UTC) and the zone in minutes east as written (0 where there is none), None when
     it is no date.  The date as written is that of ``seconds + 60 * zone``.
     """
+    raw = raw.strip()[:_MAX_OCTETS]  # The patterns try alternatives on white space: only ever a few.
     match = _DATE.match(raw)
     if match is None:
         return _parse_odd(raw)
@@ -75,7 +76,7 @@ def _seconds(year: int, month: int, day: int, hour: int, minute: int, second: in
 def _parse_odd(raw: bytes) -> tuple[int, int] | None:
     """Read what only a lenient reader makes sense of (asctime, comments in front, …)."""
     try:
-        parsed = email.utils.parsedate_tz(raw[:_MAX_OCTETS].decode("ascii", "replace"))
+        parsed = email.utils.parsedate_tz(raw.decode("ascii", "replace"))
     except (ValueError, IndexError, TypeError, OverflowError):
         return None
     if parsed is None:

@@ -1,0 +1,40 @@
+"""Fuzz target: everything that reads a message.  Invariant: nothing is raised, and any cut gives the same Summary."""
+
+from __future__ import annotations
+
+from livemail.mail.message.decoding import decode_text, decode_words
+from livemail.mail.message.fields import header_values, select_fields
+from livemail.mail.message.scanner import Limits, Scanner, scan
+from livemail.mail.message.sections import section_range
+from livemail.mail.message.structure import basic_body
+from livemail.mail.message.summary import Part, decode_parts
+
+_SMALL = Limits(depth=3, parts=6, header_octets=64, total_header_octets=200, addresses=3, parameters=2)
+
+
+def fuzz_one(data: bytes) -> None:
+    """Read ``data`` as a message in every way; the first octet chooses where it is cut."""
+    cut = data[0] * 4 if data else 0
+    summary = scan(data)
+    for limits in (Limits(), _SMALL):
+        scanner = Scanner(limits)
+        scanner.feed(data[:cut])
+        scanner.feed(data[cut:])
+        assert scanner.finish() == scan(data, limits)
+    basic_body(summary.structure)
+    header = data[: summary.header_size]
+    select_fields(header, frozenset((b"subject", b"to")))
+    for value in header_values(header, b"subject"):
+        decode_words(value)
+    root = decode_parts(summary.parts)
+    _walk(root, (), root, data)
+
+
+def _walk(root: Part, path: tuple[int, ...], part: Part, data: bytes) -> None:
+    for section in ("", "HEADER", "TEXT", "MIME"):
+        found = section_range(root, path, section)
+        assert found is None or 0 <= found[0] <= found[1] <= len(data)
+    if not part.children:
+        decode_text(data[part.body : part.end], part.encoding, part.charset)
+    for number, child in enumerate(part.children, start=1):
+        _walk(root, (*path, number), child, data)
