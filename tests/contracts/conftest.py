@@ -1,0 +1,33 @@
+"""Every contract test runs on every back end."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.contracts.rig import RIGS
+
+
+@pytest.fixture(params=RIGS)
+def make_rig(request):
+    """Open stores of one back end; closed, and checked for consistency, after the test."""
+    rigs = []
+
+    def make(**settings):
+        rigs.append(RIGS[request.param](**settings))
+        return rigs[-1]
+
+    yield make
+    for rig in rigs:
+        report = rig.wait(rig.store.check())
+        rig.close()
+        assert report.problems == ()
+
+
+@pytest.fixture
+def rig(make_rig):
+    return make_rig()
+
+
+@pytest.fixture
+def account(rig):
+    return rig.new_account()
