@@ -82,6 +82,8 @@ class FakeExchange:
                 return b"Password:"
             name, password = self.lines
         else:
+            if response.count(b"\0") != 2:
+                raise WireError("Malformed PLAIN response", code=501, enhanced="5.5.2")
             _, name, password = response.split(b"\0")
         if password != b"secret":
             raise AuthenticationFailed
