@@ -19,7 +19,6 @@ from livemail.app import MailServer, StartError
 from livemail.config import EX_CONFIG, Config, ConfigError, data_folder, load, local_profile
 from livemail.net.log import LineObserver
 
-
 _observers: list[LineObserver] = []
 
 

@@ -65,8 +65,6 @@ def loads(text: str, path: str, data: str | None = None) -> Config:
     if data is not None:
         table["data"] = data
     config = build(Config, table, source)
-    if config is None:
-        raise ConfigError(path, source.faults)
     config = _absolute(config, Path(path).absolute().parent)
     check(config, source)
     if source.faults:

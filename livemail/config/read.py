@@ -1,7 +1,8 @@
 """From TOML to typed settings, with every error at once.
 
 The structs say what is allowed; this walks them beside the parsed file.  A value may be written with a unit where that
-reads better: octets as ``"50 MiB"``, seconds as ``"5 min"``.
+reads better: octets as ``"50 MiB"``, seconds as ``"5 min"``.  Which
+numbers are octets is in their names (``_octets``, ``_limit``, ``_quota``); which are seconds, in their type (float).
 """
 
 from __future__ import annotations
@@ -57,9 +58,15 @@ class Source:
     def __init__(self, lines: Mapping[KeyPath, int]) -> None:
         self.lines = lines
         self.faults: list[Fault] = []
+        self._bad: set[KeyPath] = set()
+
+    def is_doubtful(self, path: KeyPath) -> bool:
+        """Whether something at or below a key is wrong already, so that what it seems to say means nothing."""
+        return path in self._bad
 
     def fault(self, path: KeyPath, text: str) -> None:
         """Note an error at a key, or at the nearest table around it that is in the file."""
+        self._bad.update(path[:depth] for depth in range(1, len(path) + 1))
         while path and path not in self.lines:
             path = path[:-1]
         self.faults.append(Fault(self.lines.get(path, 0), text))
@@ -90,20 +97,23 @@ def read_text(path: Path) -> str:
         raise ConfigError(str(path), [Fault(0, f"is not UTF-8 (octet {error.start})")]) from None
 
 
-def build(kind: type[S], table: Mapping[str, Any], source: Source, at: KeyPath = ()) -> S | None:
-    """Make a struct from a table; None when something in it was wrong (and noted in ``source``)."""
+def build(kind: type[S], table: Mapping[str, Any], source: Source, at: KeyPath = ()) -> S:
+    """Make a struct from a table.  What is wrong is noted in ``source``, and the default (or something harmless) stands in."""
     fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
-    before = len(source.faults)
     values = {}
     for key, value in table.items():
-        if key in fields:
-            values[fields[key].name] = _value(fields[key].type, value, source, (*at, key))
-        else:
+        if key not in fields:
             source.fault((*at, key), _unknown(key, list(fields), at))
+            continue
+        made = _value(fields[key].type, value, source, (*at, key))
+        if made is not None:
+            values[fields[key].name] = made
     for key, field in fields.items():
-        if field.required and key not in table:
-            source.fault(at, f"{_where(at)} has no {key}; add a line `{key} = {_example(field.type)}`")
-    return kind(**values) if len(source.faults) == before else None
+        if field.required and field.name not in values:
+            values[field.name] = get_args(field.type)[0] if get_origin(field.type) is Literal else field.type()
+            if key not in table:
+                source.fault((*at, key), f"{_where(at)} has no {key}; add a line `{key} = {_example(field.type)}`")
+    return kind(**values)
 
 
 def _where(at: KeyPath) -> str:
@@ -132,18 +142,23 @@ def _value(kind: Any, value: Any, source: Source, path: KeyPath) -> Any:
             return tuple(build(arguments[0], item, source, (*path, n)) for n, item in enumerate(value))
         source.fault(path, f"`{name}` is a list of tables; write [[{name}]] above each of them")
         return None
-    return _plain(kind, _measured(kind, value), source, path, name)
+    return _plain(kind, _measured(kind, value, name), source, path, name)
 
 
-def _measured(kind: Any, value: Any) -> Any:
-    """Turn ``"5 min"`` and ``"50 MiB"`` into numbers where numbers are wanted."""
-    if kind not in {int, float} or not isinstance(value, str):
+def _measured(kind: Any, value: Any, name: str) -> Any:
+    """Turn ``"5 min"`` and ``"50 MiB"`` into numbers where times and octets are wanted."""
+    if not isinstance(value, str) or not (kind is float or (kind is int and _counts_octets(name))):
         return value
     units: Mapping[str, float] = SIZES if kind is int else TIMES
     match = _MEASURE.fullmatch(value)
     if match is None or match.group(2) not in units:
         return value
     return kind(float(match.group(1)) * units[match.group(2)])
+
+
+def _counts_octets(name: str) -> bool:
+    """Sizes are named alike in every section."""
+    return name.endswith(("_octets", "_quota", "reserve_file")) or "_limit" in name
 
 
 def _plain(kind: Any, value: Any, source: Source, path: KeyPath, name: str) -> Any:
@@ -153,14 +168,16 @@ def _plain(kind: Any, value: Any, source: Source, path: KeyPath, name: str) -> A
             near = difflib.get_close_matches(str(value), allowed, 1)
             hint = f'did you mean "{near[0]}"? ' if near else ""
             source.fault(path, f"`{name}` cannot be {_shown(value)}; {hint}allowed are {', '.join(allowed)}")
+            return None
         return value
     try:
         made = msgspec.convert(value, kind)
     except msgspec.ValidationError:
-        source.fault(path, f"`{name}` cannot be {_shown(value)}; write {_wanted(kind)}")
+        source.fault(path, f"`{name}` cannot be {_shown(value)}; write {_wanted(kind, name)}")
         return None
     if isinstance(made, (int, float)) and made < 0:
-        source.fault(path, f"`{name}` cannot be negative; write {_wanted(kind)}")
+        source.fault(path, f"`{name}` cannot be negative; write {_wanted(kind, name)}")
+        return None
     return made
 
 
@@ -170,11 +187,11 @@ def _shown(value: Any) -> str:
     return f'"{value[:60]}"' if isinstance(value, str) else repr(value)[:60]
 
 
-def _wanted(kind: Any) -> str:
+def _wanted(kind: Any, name: str) -> str:
     if kind is bool:
         return "true or false, without quotes"
     if kind is int:
-        return 'a whole number without quotes, or a size such as "50 MiB"'
+        return "a whole number without quotes" + (', or a size such as "50 MiB"' if _counts_octets(name) else "")
     if kind is float:
         return 'seconds as a number without quotes, or a time such as "5 min"'
     if kind is str:

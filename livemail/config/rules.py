@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from livemail.config.locate import KeyPath
 from livemail.config.model import IMPLICIT_TLS, LOGIN_SECTION, Config, Place
 from livemail.config.read import Source
@@ -19,17 +21,30 @@ def check(config: Config, source: Source) -> None:
     """Note every impossible combination."""
     if config.hostname and not _HOSTNAME.match(config.hostname):
         source.fault(("hostname",), f'"{config.hostname}" is not a host name; write one such as "mail.example.org"')
-    if Path(config.data).exists() and not Path(config.data).is_dir():
+    if config.data and Path(config.data).exists() and not Path(config.data).is_dir():
         source.fault(("data",), f"{config.data} is a file; write the path of a folder")
+    for section in msgspec.structs.fields(config):
+        own_faults = getattr(getattr(config, section.name), "faults", None)
+        if own_faults is not None:
+            for field, text in own_faults():
+                source.fault((section.name, field), f"`{field}` {text}")
     _check_log(config, source)
     _check_certificates(config, source)
     _check_sizes(config, source)
-    if not config.listen:
+    for section, settings in (("smtp", config.smtp), ("lmtp", config.lmtp)):
+        if settings.allow_cleartext_auth:
+            source.fault(
+                (section, "allow_cleartext_auth"),
+                f"nobody logs in to [{section}]; remove it, or write it in [submission]",
+            )
+    if not config.listen and not source.is_doubtful(("listen",)):
         source.fault(
             (), 'nothing to listen on; add [[listen]] with service = "imaps" and address = "*:993" and the like'
         )
     taken: dict[Place, int] = {}
     for position, _ in enumerate(config.listen):
+        if source.is_doubtful(("listen", position)):
+            continue
         _check_listener(config, source, position, taken)
 
 
@@ -45,6 +60,8 @@ def has_certificate(config: Config) -> bool:
 
 def _check_certificates(config: Config, source: Source) -> None:
     tls = config.tls
+    if source.is_doubtful(("tls",)):
+        return
     if tls.certificate and tls.local_ca:
         source.fault(
             ("tls", "local_ca"), "`local_ca` makes a certificate and `certificate` names one; keep one of the two"
@@ -102,7 +119,9 @@ def _check_listener(config: Config, source: Source, position: int, taken: dict[P
                 (*at, "address"), f"{listen.address} is taken by the {config.listen[first].service} of line {line}"
             )
     taken[place] = position
-    if listen.service in IMPLICIT_TLS and not has_certificate(config):
+    # A fault in [tls] is told there; that there is no certificate then would be its echo.
+    has_tls = has_certificate(config) or source.is_doubtful(("tls",))
+    if listen.service in IMPLICIT_TLS and not has_tls:
         source.fault((*at, "service"), f"{listen.service} needs a certificate; {_CERTIFICATE}")
     section = LOGIN_SECTION.get(listen.service)
     if section is None:
@@ -114,7 +133,7 @@ def _check_listener(config: Config, source: Source, position: int, taken: dict[P
             f"[{section}] {key} would let passwords cross {listen.address} unencrypted;"
             f" remove it, or let {listen.service} listen on 127.0.0.1 only",
         )
-    elif not config.allows_cleartext(section) and listen.service not in IMPLICIT_TLS and not has_certificate(config):
+    elif not config.allows_cleartext(section) and listen.service not in IMPLICIT_TLS and not has_tls:
         source.fault((*at, "service"), f"nobody can log in to {listen.service} without TLS; {_CERTIFICATE}")
 
 
