@@ -8,7 +8,7 @@
 
 It works beside a running server, over the control socket in the data folder, and on the data folder itself when no server
 runs.  Exit status: 0 done; 1 problems were found, or it failed; 64 wrong usage; 65 bad input (an empty password, a line of a
-batch); 67 no such account; 69 the server does not answer; 73 exists already; 75 not now, try again; 77 no permission; 78
+batch); 66 no mail store; 67 no such account; 69 the server does not answer; 73 exists already; 75 not now, try again; 77 no permission; 78
 configuration; 130 interrupted.  (sysexits.h, where it has one.)
 """
 
@@ -27,14 +27,22 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from livemail.admin import command, control
-from livemail.admin.operations import EX_NO_PERMISSION, EX_PROBLEMS, EX_UNAVAILABLE, EX_USAGE, Operations, Refused
+from livemail.admin.operations import (
+    EX_NO_PERMISSION,
+    EX_NO_STORE,
+    EX_PROBLEMS,
+    EX_UNAVAILABLE,
+    EX_USAGE,
+    Operations,
+    Refused,
+)
 from livemail.app import local_domains
 from livemail.auth.passwords import Passwords
 from livemail.config import EX_CONFIG, Config, ConfigError, data_folder, load, local_profile, show
 from livemail.interfaces.storage import Progress
 from livemail.net.threads import Threads
 from livemail.storage.lmdb import LMDBStore
-from livemail.storage.lmdb.folder import StoreError, StoreLocked
+from livemail.storage.lmdb.folder import StoreError, StoreLocked, StoreMissing
 
 EX_INTERRUPTED = 130
 
@@ -70,9 +78,7 @@ def parser() -> argparse.ArgumentParser:
     return words
 
 
-_EPILOG = (
-    "Exit status: 0 done, 1 failed, 64 usage, 65 input, 67 no account, 73 exists, 75 later, 77 permission, 78 config."
-)
+_EPILOG = "Exit status: 0 done, 1 failed, 64 usage, 65 input, 66 no store, 67 no account, 73 exists, 75 later, 77 permission, 78 config."
 
 
 def read_config(arguments: argparse.Namespace) -> Config:
@@ -119,6 +125,8 @@ class Target:
                 threads.wait(store.close())
         except StoreLocked as error:
             raise Refused(f"{error}", EX_UNAVAILABLE) from None
+        except StoreMissing as error:
+            raise Refused(str(error), EX_NO_STORE) from None
         except StoreError as error:
             raise Refused(str(error), EX_PROBLEMS) from None
         finally:

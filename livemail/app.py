@@ -57,7 +57,7 @@ from livemail.pop3.site import Site as POP3Site
 from livemail.smtp.protocol import SMTPConnection
 from livemail.smtp.site import Site as SMTPSite
 from livemail.storage.lmdb import LMDBStore
-from livemail.storage.lmdb.folder import StoreError, StoreLocked
+from livemail.storage.lmdb.folder import StoreError, StoreMissing
 
 Build = Callable[[ConnectionFactory], Connection]
 
@@ -228,9 +228,6 @@ class MailServer(MultiService):
         # Until `hand_over` the calls of other threads are taken by `wait`: an error at start is an exception here.
         self._threads = threads = Threads(self.config.net.blocking_threads)
         try:
-            if self.config.tls.local_ca:
-                files = local_ca(self._data / "tls")
-                self._certificates = CertificateStore([files], self._reactor.seconds, self.config.tls.minimum)
             opening = LMDBStore.open(
                 self._data,
                 self.config.storage,
@@ -239,8 +236,14 @@ class MailServer(MultiService):
                 create=self.is_local_profile or self._may_create(),
             )
             self._store = threads.wait(opening)
-        except StoreLocked as error:
-            raise StartError([f"{error}"]) from None
+            if self.config.tls.local_ca:
+                files = local_ca(self._data / "tls")
+                self._certificates = CertificateStore([files], self._reactor.seconds, self.config.tls.minimum)
+        except StoreMissing as error:
+            if self._data.is_dir():
+                raise StartError([str(error)]) from None
+            advice = f"make it (install -d -m 700 {shlex.quote(str(self._data))}), mount its disk, or correct `data`"
+            raise StartError([f"the data folder {self._data} does not exist; {advice}"]) from None
         except (StoreError, CertificateError) as error:
             raise StartError([str(error)]) from None
         except OSError as error:

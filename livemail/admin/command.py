@@ -84,7 +84,7 @@ def read_password(arguments: argparse.Namespace) -> str:
     return first
 
 
-def read_batch(name: str) -> tuple[list[int], list[tuple[str, str]], list[str]]:
+def read_batch(name: str) -> tuple[list[int], list[tuple[str, str]], list[tuple[int, str]]]:
     """Read a batch file: line numbers and (name, password) of its accounts, and what is wrong with other lines.
 
     Raises Refused when it cannot be read.
@@ -96,7 +96,9 @@ def read_batch(name: str) -> tuple[list[int], list[tuple[str, str]], list[str]]:
         raise Refused(f"{name} cannot be read: {error.strerror}", EX_DATA) from None
     except UnicodeDecodeError as error:
         raise Refused(f"{name} is not UTF-8 (octet {error.start})", EX_DATA) from None
-    numbers, accounts, faults = [], [], []
+    numbers: list[int] = []
+    accounts: list[tuple[str, str]] = []
+    faults: list[tuple[int, str]] = []
     for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
         if not line.strip() or line.startswith("#"):
             continue
@@ -105,7 +107,7 @@ def read_batch(name: str) -> tuple[list[int], list[tuple[str, str]], list[str]]:
             numbers.append(number)
             accounts.append((login, password))
         else:
-            faults.append(f"{name}:{number}: no tab; write name, tab, password")
+            faults.append((number, "no tab; write name, tab, password"))
     return numbers, accounts, faults
 
 
@@ -129,10 +131,11 @@ def _account_add(arguments: argparse.Namespace, target: Target) -> int:
 
 def _account_add_batch(arguments: argparse.Namespace, target: Target) -> int:
     numbers, accounts, faults = read_batch(arguments.batch)
-    result = target("account.add", {"accounts": accounts if not faults else []}, show_progress)
-    faults += [f"{arguments.batch}:{numbers[n]}: {text}" for n, text in enumerate(result["faults"]) if text]
+    result = target("account.add", {"accounts": accounts, "only_check": bool(faults)}, show_progress)
+    faults += [(numbers[n], text) for n, text in enumerate(result["faults"]) if text]
     if faults:
-        raise Refused("\n".join([*faults, "nothing was added; mend these lines and try again"]), EX_DATA)
+        lines = [f"{arguments.batch}:{number}: {text}" for number, text in sorted(faults)]
+        raise Refused("\n".join([*lines, "nothing was added; mend these lines and try again"]), EX_DATA)
     text = f"added {len(result['added'])} accounts"
     if result["exists"]:
         text += f"; {len(result['exists'])} existed and were left alone: " + ", ".join(result["exists"][:10])

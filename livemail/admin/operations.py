@@ -17,6 +17,7 @@ from livemail.mail.errors import AccountExists, MailError, NoSuchAccount
 EX_PROBLEMS: Final = 1
 EX_USAGE: Final = 64
 EX_DATA: Final = 65
+EX_NO_STORE: Final = 66
 EX_NO_ACCOUNT: Final = 67
 EX_UNAVAILABLE: Final = 69
 EX_EXISTS: Final = 73
@@ -117,7 +118,7 @@ class Operations:
         return list(await gatherResults([Deferred.fromCoroutine(self.hash_password(each)) for each in passwords]))
 
     async def _add(self, arguments: Mapping[str, Any], progress: Progress) -> Any:
-        """accounts: [[name, password], …].  Every name and password is checked before the first account is made."""
+        """accounts: [[name, password], …]: every one is checked before the first is made.  only_check: none is made."""
         wanted: list[tuple[str, str]] = []
         faults: list[str] = []
         seen: set[str] = set()
@@ -131,7 +132,7 @@ class Operations:
             faults.append(f"{login} stands here twice" if login in seen else "")
             seen.add(login)
             wanted.append((login, password))
-        if any(faults):
+        if any(faults) or arguments.get("only_check"):
             return {"added": [], "faults": faults, "exists": []}
         added: list[str] = []
         exists: list[str] = []

@@ -26,8 +26,8 @@ def check(config: Config, source: Source) -> None:
     for section in msgspec.structs.fields(config):
         own_faults = getattr(getattr(config, section.name), "faults", None)
         if own_faults is not None:
-            for field, text in own_faults():
-                source.fault((section.name, field), f"`{field}` {text}")
+            for name, text in own_faults():
+                source.fault((section.name, name), f"`{name}` {text}")
     _check_log(config, source)
     _check_certificates(config, source)
     _check_sizes(config, source)
@@ -96,9 +96,9 @@ def _check_sizes(config: Config, source: Source) -> None:
     ]
     for path, size in sizes:
         if size > largest:
-            key: KeyPath = path if path in source.lines else ("storage", "message_size_limit")
+            place: KeyPath = path if path in source.lines else ("storage", "message_size_limit")
             source.fault(
-                key,
+                place,
                 f"[{path[0]}] {path[1]} is {size}, but [storage] message_size_limit is {largest} octets;"
                 " lower the first or raise the second",
             )
