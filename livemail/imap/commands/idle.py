@@ -53,6 +53,8 @@ class Idling:
             self._timer = self._session.connection.owner.clock.callLater(self._every, self._keep_alive)
 
     def _keep_alive(self) -> None:
+        if self._session.connection.is_closing:
+            return
         self._session.send(b"* OK Still here\r\n")
         self._session.connection.flush()
         self._again()
