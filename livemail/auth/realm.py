@@ -6,7 +6,7 @@ account.  So a password file or an LDAP checker can be put in front of our accou
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from twisted.cred.error import LoginDenied
@@ -34,22 +34,32 @@ class MailUser:
         self.account = account
 
 
+Offer = Callable[[IMailUser], Awaitable[object]]
+
+
 def no_logout() -> None:
     """Nothing is held for a login."""
 
 
 @implementer(IRealm)
 class MailRealm:
-    """Accounts of a store, by way of the directory."""
+    """Accounts of a store, by way of the directory.
 
-    def __init__(self, directory: IDirectory, store: IMailStore) -> None:
+    offered: other interfaces the realm gives, with what makes their avatar of an `IMailUser`
+    (`livemail.auth.foreign.pop3.offered_pop3`), for protocols written for `twisted.mail`.
+    """
+
+    def __init__(
+        self, directory: IDirectory, store: IMailStore, offered: Sequence[tuple[type[Interface], Offer]] = ()
+    ) -> None:
         self._directory = directory
         self._store = store
+        self._offered: dict[Any, Offer] = dict(offered)
 
     def requestAvatar(
         self, avatarId: bytes | str | tuple[()], mind: object, *interfaces: type[Interface]
     ) -> Deferred[tuple[type[Interface], object, Callable[[], None]]]:
-        """Give an `IMailUser`, or whatever an `IMailUser` can be adapted to, the first of ``interfaces`` that can be.
+        """Give an avatar for the first of ``interfaces`` that is `IMailUser` or offered.
 
         mind: the `ConnectionInfo` of who asks.  Fails with LoginDenied when the name has no enabled account, and with
         NotImplementedError when none of the interfaces can be given.
@@ -69,7 +79,6 @@ class MailRealm:
         for interface in interfaces:
             if interface is IMailUser:
                 return IMailUser, user, no_logout
-            adapted = interface(user, None)
-            if adapted is not None:
-                return interface, adapted, getattr(adapted, "logout", no_logout)
+            if interface in self._offered:
+                return interface, await self._offered[interface](user), no_logout
         raise NotImplementedError(f"no avatar for {interfaces}")
