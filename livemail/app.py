@@ -11,6 +11,7 @@ A start either succeeds whole or raises `StartError` with everything that is in 
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import signal
@@ -25,6 +26,7 @@ import msgspec
 from twisted.application.service import MultiService
 from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred, DeferredList, ensureDeferred
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
@@ -45,6 +47,7 @@ from livemail.filters.chain import FilterChain
 from livemail.imap.protocol import IMAPConnection
 from livemail.imap.site import Site as IMAPSite
 from livemail.interfaces.storage import IMailStore
+from livemail.mail.errors import MailError
 from livemail.net.connection import Connection
 from livemail.net.listen import BindError, bind_tcp, bind_unix
 from livemail.net.log import LineObserver
@@ -166,6 +169,7 @@ class MailServer(MultiService):
         self._alarm = StallAlarm(reactor, config.net.stall_time) if config.net.stall_time else None
         self._takes_signals = takes_signals
         self._is_stopping = False
+        self._banner = ""
 
     # ------------------------------------------------------------------------------------------ start
 
@@ -218,11 +222,18 @@ class MailServer(MultiService):
         sys.setswitchinterval(SWITCH_INTERVAL)
         try:
             self._open()
+            self._serve()
+        except MailError as error:
+            self._release()
+            raise StartError([f"the first account could not be made: {error}"]) from None
+        except CannotListenError as error:
+            self._release()
+            raise StartError([f"the control socket: {error.socketError}"]) from None
         except BaseException:
             self._release()
             raise
         MultiService.startService(self)
-        self._serve()
+        self._announce()
 
     def _open(self) -> None:
         # Until `hand_over` the calls of other threads are taken by `wait`: an error at start is an exception here.
@@ -245,6 +256,10 @@ class MailServer(MultiService):
             advice = f"make it (install -d -m 700 {shlex.quote(str(self._data))}), mount its disk, or correct `data`"
             raise StartError([f"the data folder {self._data} does not exist; {advice}"]) from None
         except (StoreError, CertificateError) as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENOSPC:
+                raise StartError(
+                    [f"the disk of {self._data} is full; free some space on it.  Nothing was lost"]
+                ) from None
             raise StartError([str(error)]) from None
         except OSError as error:
             raise StartError(
@@ -260,6 +275,7 @@ class MailServer(MultiService):
         assert self._threads is not None
         parts = wire(self.config, self._reactor, self._store, self._threads)
         text = self._first_run(parts) if self.is_local_profile else ""
+        self._ports.append(control.listen(self._reactor, self._data, parts.operations))
         limits = Limits(self.config.net.max_connections, self.config.net.max_connections_per_address)
         for listen, bound in self._sockets:
             factory = ConnectionFactory(
@@ -277,15 +293,17 @@ class MailServer(MultiService):
             self._ports.append(self._reactor.adoptStreamPort(bound.fileno(), bound.family, serving))
             bound.close()
         self._sockets.clear()
-        self._ports.append(control.listen(self._reactor, self._data, parts.operations))
         self._threads.hand_over(self._reactor.callFromThread)
+        self._banner = text
+
+    def _announce(self) -> None:
         if self._alarm is not None:
             self._alarm.start()
         if self._takes_signals:
             # Not before the reactor runs: it sets its own then, which would end the program as killed by the signal.
             self._reactor.callWhenRunning(self._take_signals)
-        if self._show is not None and text:
-            self._show(text)
+        if self._show is not None and self._banner:
+            self._show(self._banner)
         else:
             places = ", ".join(f"{listen.service} {listen.address}" for listen in self.config.listen)
             self.log.info("livemail serves {places}", places=places)
@@ -314,6 +332,9 @@ class MailServer(MultiService):
             if listen.place.path:
                 Path(listen.place.path).unlink(missing_ok=True)
         self._sockets.clear()
+        for port in self._ports:
+            port.stopListening()
+        self._ports.clear()
         if self._threads is not None:
             if self._store is not None:
                 self._threads.wait(self._store.close())

@@ -29,6 +29,8 @@ from livemail.net.coroutines import run
 
 SOCKET: Final = "control.sock"
 MAX_REQUEST_OCTETS: Final = 16 * 1024 * 1024
+MAX_SOCKET_PATH: Final = 108
+"""Octets of a Unix socket's path with its NUL; through /proc a deep folder has a short name.  unix(7)."""
 
 
 class Request(msgspec.Struct, rename={"operation": "do", "arguments": "with"}):
@@ -130,6 +132,9 @@ def listen(reactor: IReactorUNIX, folder: Path, operations: Operations) -> Any:
     # The store is locked, so nobody listens on a socket that lies here: it is a dead server's.
     path.unlink(missing_ok=True)
     factory = ControlFactory(operations, cast(IReactorFromThreads, reactor))
+    if len(os.fsencode(path)) >= MAX_SOCKET_PATH:
+        # The descriptor stays open as long as the process: the name goes through it.
+        path = Path(f"/proc/self/fd/{os.open(folder, os.O_PATH | os.O_DIRECTORY)}/{SOCKET}")
     return reactor.listenUNIX(os.fspath(path), factory, mode=0o600)
 
 
@@ -155,10 +160,9 @@ def ask(folder: Path, operation: str, arguments: Mapping[str, Any], progress: Pr
 
 def _connect(connection: socket.socket, folder: Path) -> None:
     path = folder / SOCKET
-    if len(os.fsencode(path)) < 108:
+    if len(os.fsencode(path)) < MAX_SOCKET_PATH:
         connection.connect(os.fspath(path))
         return
-    # A socket's path has at most 107 octets; through /proc a deep folder has a short name.
     descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
     try:
         connection.connect(f"/proc/self/fd/{descriptor}/{SOCKET}")

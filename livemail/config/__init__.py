@@ -23,6 +23,7 @@ from livemail.imap.settings import IMAPSettings
 from livemail.net.settings import TLSSettings
 from livemail.pop3.settings import POP3Settings
 from livemail.smtp.settings import SMTPSettings
+from livemail.storage.settings import StorageSettings
 
 __all__ = [
     "EX_CONFIG",
@@ -140,6 +141,8 @@ def local_profile(data: Path, environment: Mapping[str, str] = os.environ) -> Co
             Listen(service=service, address=f"127.0.0.1:{LOCAL_PORTS[service] + offset}") for service in SERVICES
         ),
         tls=TLSSettings(local_ca=True),
+        # A laptop's disk may be nearly full and this still be worth trying.
+        storage=StorageSettings(reserve_octets=64 * 1024 * 1024, reserve_percent=0, reserve_file=8 * 1024 * 1024),
         directory=DirectorySettings(local_domains=("localhost",)),
         delivery=DeliverySettings(capture_outbound=True),
         submission=SMTPSettings(allow_cleartext_auth=True),

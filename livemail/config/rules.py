@@ -23,11 +23,11 @@ def check(config: Config, source: Source) -> None:
         source.fault(("hostname",), f'"{config.hostname}" is not a host name; write one such as "mail.example.org"')
     if config.data and Path(config.data).exists() and not Path(config.data).is_dir():
         source.fault(("data",), f"{config.data} is a file; write the path of a folder")
-    for section in msgspec.structs.fields(config):
-        own_faults = getattr(getattr(config, section.name), "faults", None)
+    for part in msgspec.structs.fields(config):
+        own_faults = getattr(getattr(config, part.name), "faults", None)
         if own_faults is not None:
             for name, text in own_faults():
-                source.fault((section.name, name), f"`{name}` {text}")
+                source.fault((part.name, name), f"`{name}` {text}")
     _check_log(config, source)
     _check_certificates(config, source)
     _check_sizes(config, source)
