@@ -55,7 +55,8 @@ def canonical_name(name: str) -> str:
     for character in name:
         if character in "*%" or unicodedata.category(character) in {"Cc", "Cs", "Cn", "Zl", "Zp"}:
             raise InvalidName("A mailbox name has no control characters, * or %")
-    if components[0].upper() == INBOX:
+    # Only ASCII letters have two cases here: "\u0131nbox" upper-cased reads INBOX and is another mailbox.
+    if components[0].isascii() and components[0].upper() == INBOX:
         components[0] = INBOX
     return SEPARATOR.join(components)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from livemail.mail.message.quoting import NIL, nstring
+from livemail.mail.message.quoting import NIL, nstring, string
 
 MailboxTriple = tuple[bytes | None, bytes | None, bytes | None]
 """Display name (raw, not decoded), local part, domain.  (None, name, None) begins a group, three None end it."""
@@ -56,14 +56,27 @@ def parse_addresses(value: bytes, limit: int = 4096) -> list[MailboxTriple]:
 
 
 def render_addresses(value: bytes | None, limit: int = 4096) -> bytes:
-    """Render a field's addresses as a list of ENVELOPE address structures, NIL when there is none."""
+    """Render a field's addresses as a list of ENVELOPE address structures, NIL when there is none.
+
+    value: unfolded.  Display names with 8-bit octets and encoded words go out as they are: clients decode them.
+    """
     if not value:
         return NIL
-    rendered = [
-        # Display names with 8-bit octets and encoded words go out as they are: clients decode them.
-        b"(%b NIL %b %b)" % (nstring(name), nstring(local), nstring(domain))
-        for name, local, domain in parse_addresses(value, limit)
-    ]
+    rendered: list[bytes] = []
+    at, end = 0, len(value)
+    # The same walk as `parse_addresses`, but what a pattern matched needs no look at its octets: no quotes, no 8-bit.
+    while at < end and len(rendered) < limit:
+        if match := _NAMED.match(value, at):
+            quoted, plain, local, domain, _ = match.groups()
+            name = string(quoted) if quoted is not None else b'"%b"' % plain.rstrip() if plain else NIL
+            rendered.append(b'(%b NIL "%b" "%b")' % (name, local, domain))
+        elif match := _BARE.match(value, at):
+            rendered.append(b'(NIL NIL "%b" "%b")' % (match[1], match[2]))
+        else:
+            rest = _Reader([], limit - len(rendered)).read(value, at)
+            rendered.extend([b"(%b NIL %b %b)" % tuple(map(nstring, entry)) for entry in rest])
+            break
+        at = match.end()
     return b"(%b)" % b"".join(rendered) if rendered else NIL
 
 

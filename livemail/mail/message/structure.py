@@ -49,7 +49,7 @@ EMBEDDED: Final = frozenset(name.decode() for name in _EMBEDDED)
 _LANGUAGE: Final = re.compile(rb"[A-Za-z0-9-]++")
 
 
-class PartHeader(msgspec.Struct):
+class PartHeader(msgspec.Struct, frozen=True):
     """What a part's header says, rendered.
 
     media_type, encoding, charset: lower-case.  boundary: of a multipart that has a usable one, else b"".
