@@ -104,7 +104,7 @@ def smtp(server: Server, service: str = "smtp") -> smtplib.SMTP:
 def imap(server: Server, name: str | None = None, password: str | None = None) -> imaplib.IMAP4:
     host, port = server.address("imap")
     client = imaplib.IMAP4(host, port, timeout=60)
-    client.login(name or server.facts["account"], f'"{password or server.facts["password"]}"')
+    client.login(name or server.facts["account"], password or server.facts["password"])
     return client
 
 

@@ -7,12 +7,14 @@ import io
 import poplib
 import smtplib
 import ssl
+from pathlib import Path
 
 import imapclient
 import pytest
 from twisted.internet import protocol, reactor
 from twisted.internet.defer import Deferred
-from twisted.mail import imap4, pop3client
+from twisted.internet.ssl import Certificate, optionsForClientTLS
+from twisted.mail import imap4, pop3
 from twisted.mail.smtp import ESMTPSenderFactory
 from twisted.trial.unittest import TestCase
 
@@ -81,7 +83,7 @@ def test_imapclient_sees_idle_push_condstore_and_move(server: Server) -> None:
             b"UNSELECT",
         ):
             assert word in session.capabilities(), word
-        assert session.find_special_folder(imapclient.SENT) == "Sent"
+        assert session.find_special_folder(b"\\Sent") == "Sent"
         session.select_folder("INBOX")
         session.idle()
         with smtp(server) as client:
@@ -128,20 +130,25 @@ class TestTwistedClients(TestCase):
         server = self.server
         sent: Deferred[object] = Deferred()
         host, port = server.address("submission")
+        authority = Certificate.loadPEM(Path(server.facts["ca"]).read_bytes())
+        trust = optionsForClientTLS("localhost", trustRoot=authority)
         factory = ESMTPSenderFactory(
             server.facts["account"].encode(), server.facts["password"].encode(), "you@localhost", "you@localhost",
-            io.BytesIO(b"Subject: by twisted\r\n\r\nhello\r\n"), sent, requireTransportSecurity=False,
-            hostname=b"client.example", heloFallback=False,
+            io.BytesIO(b"Subject: by twisted\n\nhello\n"), sent, requireTransportSecurity=False,
+            hostname="localhost", contextFactory=trust, heloFallback=False,
         )  # fmt: skip
+        gone: Deferred[None] = Deferred()
+        factory.clientConnectionLost = lambda *_: gone.callback(None)  # type: ignore[method-assign]
         connector = reactor.connectTCP(host, port, factory)  # type: ignore[attr-defined]
         result = await sent
         connector.disconnect()
+        await gone
         assert result[0] == 1  # type: ignore[index]
 
     async def test_imap4_client_lists_and_fetches(self) -> None:
         server = self.server
         client = await protocol.ClientCreator(reactor, imap4.IMAP4Client).connectTCP(*server.address("imap"))
-        await client.login(server.facts["account"], server.facts["password"])
+        await client.login(server.facts["account"].encode(), server.facts["password"].encode())
         names = [name for _, _, name in await client.list("", "*")]
         assert "INBOX" in names
         state = await client.select("INBOX")
@@ -152,7 +159,7 @@ class TestTwistedClients(TestCase):
 
     async def test_pop3_client_lists(self) -> None:
         server = self.server
-        client = await protocol.ClientCreator(reactor, pop3client.POP3Client).connectTCP(*server.address("pop3"))
+        client = await protocol.ClientCreator(reactor, pop3.AdvancedPOP3Client).connectTCP(*server.address("pop3"))
         client.allowInsecureLogin = True
         await client.login(server.facts["account"].encode(), server.facts["password"].encode())
         sizes = await client.listSize()
