@@ -5,6 +5,7 @@ The syntax of a path on the wire is `livemail.smtp.grammar`'s; here are the valu
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar, Final
 
 import msgspec
@@ -13,7 +14,10 @@ MAX_LOCAL_PART_OCTETS: Final = 64
 MAX_DOMAIN_OCTETS: Final = 255
 MAX_PATH_OCTETS: Final = 256
 
-_ATEXT: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-/=?^_`{|}~")
+_ATEXT: Final = r"[^\x00-\x20\x7f\"(),.:;<>@\[\\\]]"
+"""RFC 5321's atext with RFC 6531's UTF8-non-ascii."""
+
+_DOT_STRING: Final = re.compile(rf"{_ATEXT}+(?:\.{_ATEXT}+)*")
 
 
 class Address(msgspec.Struct, frozen=True, array_like=True):
@@ -58,8 +62,7 @@ Path.null = Path(None)
 
 def quote_local_part(local_part: str) -> str:
     """Render a local part as a Dot-string where it is one, else as a Quoted-string.  RFC 5321 §4.1.2."""
-    atoms = local_part.split(".")
-    if all(atom and all(c in _ATEXT or not c.isascii() for c in atom) for atom in atoms):
+    if _DOT_STRING.fullmatch(local_part):
         return local_part
     escaped = local_part.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'

@@ -174,6 +174,18 @@ def test_a_delimiter_line_is_whole(line: bytes, delimits: bool) -> None:
     assert (root.end - root.children[0].end > len(line) - 1) is delimits
 
 
+@pytest.mark.parametrize(
+    "end", [b"--b", b"--b--", b"--b \r\n", b"--b\n", b"--b-", b"--bx", b"--b--\r", b"--b" + b" " * 1001]
+)
+def test_many_lines_that_nearly_delimit_change_nothing(end: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\n" + b"--bx\r\n--b-\r\n" * 20 + end
+    slow = scan(content)
+    monkeypatch.setattr(scanner_module, "_MAX_MISSES", 3)
+    assert scan(content) == slow
+    monkeypatch.setattr(scanner_module, "_BATCH_OCTETS", 1)
+    assert _fed(content, list(range(len(content)))) == slow
+
+
 def test_an_outer_delimiter_ends_inner_parts_without_their_own() -> None:
     root = _multipart(
         b"--b\r\nContent-Type: multipart/mixed; boundary=bc\r\n\r\n--bc\r\n\r\nin\r\n--b\r\n\r\nout\r\n--bc\r\n--b--"

@@ -58,6 +58,7 @@ from livemail.mail.message.tally import Tally
 _BATCH_OCTETS: Final = 64 * 1024
 _SLICE_OCTETS: Final = 256 * 1024
 _MAX_REFERENCES: Final = 20
+_MAX_MISSES: Final = 64
 _MAX_REMEMBERED_OCTETS: Final = 160
 _MARGIN: Final = 3
 """Octets kept before a possible delimiter: its line end, and the last octet of the body before that."""
@@ -92,8 +93,8 @@ class _Open:
     """A part whose end is not known yet."""
 
     __slots__ = (
-        "body", "children", "envelope", "header", "hit", "is_digest", "is_found", "is_message", "is_multipart",
-        "line_end", "lines_before", "needle", "start", "structures", "terminates",
+        "_pattern", "body", "children", "envelope", "header", "hit", "is_digest", "is_found", "is_message", "is_multipart",
+        "line_end", "lines_before", "misses", "needle", "start", "structures", "terminates",
     )  # fmt: skip
 
     def __init__(self, header: PartHeader, start: int, body: int, lines_before: int) -> None:
@@ -114,6 +115,17 @@ class _Open:
         self.is_found = False
         self.line_end = 0
         self.terminates = False
+        # Lines that only begin like a delimiter; after a number of them a pattern, which is dear to compile, looks
+        # further than the boundary and passes over those several times as fast.
+        self.misses = 0
+        self._pattern: re.Pattern[bytes] | None = None
+
+    def pattern_find(self, data: bytes, at: int) -> int:
+        """Return the index of the next line that is a delimiter, or cut off may become one; -1 if there is none."""
+        if self._pattern is None:
+            self._pattern = re.compile(re.escape(self.needle) + rb"(?:--)?[ \t]{0,1000}+(?:\r?\n|\r?\Z|-\Z)")
+        match = self._pattern.search(data, at)
+        return -1 if match is None else match.start()
 
 
 class Scanner:
@@ -368,7 +380,9 @@ class Scanner:
         """
         data, base, needle = self._data, self._base, multipart.needle
         size = len(data)
-        while (hit := data.find(needle, at)) >= 0:
+        while (
+            hit := multipart.pattern_find(data, at) if multipart.misses > _MAX_MISSES else data.find(needle, at)
+        ) >= 0:
             behind = hit + len(needle)
             rest = _REST_OF_DELIMITER.match(data, behind)
             assert rest is not None  # The pattern matches the empty string.
@@ -385,6 +399,7 @@ class Scanner:
                 multipart.hit = base + hit
                 return hit
             at = hit + 1
+            multipart.misses += 1
         multipart.is_found = False
         multipart.hit = base + max(at, size - len(needle) + 1)
         return size
