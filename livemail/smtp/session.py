@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
+from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
 from livemail.interfaces.delivery import Submitter
@@ -20,7 +21,7 @@ from livemail.smtp import grammar, replies, trace
 from livemail.smtp.authentication import Authentication
 from livemail.smtp.site import Site
 from livemail.smtp.state import TABLE, State, refusal_text
-from livemail.smtp.transaction import MailTransaction, Results, common_result
+from livemail.smtp.transaction import InternalError, MailTransaction, Results, common_result
 from livemail.smtp.wire import Wire
 
 _WEB: Final = frozenset(b"GET POST PUT HEAD DELETE OPTIONS CONNECT TRACE PATCH PRI".split())
@@ -442,6 +443,12 @@ class Session:
                 await self._begin_content()
             except MailError as refused:
                 error = refused
+            except CancelledError:
+                raise
+            except Exception:
+                # Whatever happened to us, the octets come; taken for commands they would be anybody's commands.
+                self.log.failure("{session}: BDAT failed", session=self.link.session_id)
+                error = InternalError()
         if error is not None and size > limit:
             self._refuse(error)
             self.reset()

@@ -11,6 +11,7 @@ it already.  LMTP (RFC 2033 §4.2) says each recipient's result.
 
 from __future__ import annotations
 
+from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
 from livemail.interfaces.delivery import IDeliveryTransaction
@@ -148,6 +149,8 @@ class MailTransaction:
             return await self._deliver(content, recipients, refuse_bare_newlines=refuse_bare_newlines)
         except MailError as error:
             self._error = error
+        except CancelledError:
+            raise
         except Exception:
             self.log.failure("{message}: not delivered", message=self.id)
             self._error = InternalError()

@@ -106,6 +106,19 @@ def test_row_14_bdat_then_data_in_one_transaction():
     assert len(rig.mail()) == 1
 
 
+def test_row_14_a_bug_at_bdat_does_not_turn_its_octets_into_commands(monkeypatch):
+    rig = Rig()
+    client = rig.connect()
+    client.begin()
+
+    def broken(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(rig.store, "new_content", broken)
+    said = client.feed(b"BDAT 12 LAST\r\nNOOP\r\nNOOP\r\nRSET\r\n")
+    assert [line[:9] for line in said.splitlines()] == ["451 4.3.0", "250 2.0.0"]
+
+
 def test_row_15_size_over_the_limit():
     rig = Rig(max_message_octets=1000)
     client = rig.connect()
@@ -217,6 +230,28 @@ def test_row_23_too_many_hops():
     assert client.send(field * 101 + b"\r\n").startswith("554 5.4.6")
     assert not rig.mail()
     assert client.send(field * 100 + b"\r\n").startswith("250")
+
+
+def test_row_36_a_client_that_leaves_while_its_message_is_filed_is_no_error(monkeypatch):
+    from twisted.internet.defer import Deferred
+    from twisted.logger import globalLogPublisher
+
+    rig = Rig()
+    events = []
+
+    async def slow(_):
+        await Deferred()
+
+    monkeypatch.setattr(rig.store, "deliver", slow)
+    globalLogPublisher.addObserver(events.append)
+    try:
+        client = rig.connect()
+        assert client.send(b"x\r\n") == ""
+        client.transport.lose()
+    finally:
+        globalLogPublisher.removeObserver(events.append)
+    assert client.connection.session.transaction is None
+    assert not [event for event in events if "log_failure" in event]
 
 
 @pytest.mark.parametrize("tail", [b"DATA\r\n", b"BDAT 100\r\n", b"BDAT 100 LAST\r\n"])
