@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 from twisted.internet.defer import fail, succeed
+from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.mail.interfaces import IMessageDelivery, IMessageSMTP
 from zope.interface import implementer
@@ -148,9 +149,9 @@ class StockClient:
         self.protocol.host = b"mail.example.org"
         self.protocol.delivery = self.delivery
         self.protocol.noisy = False
+        self.protocol.callLater = Clock().callLater
         self.transport = StringTransport()
         self.protocol.makeConnection(self.transport)
-        self.protocol.setTimeout(None)
         self.send("EHLO client.example")
 
     def send(self, *lines: str) -> list[str]:

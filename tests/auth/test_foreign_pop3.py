@@ -124,6 +124,7 @@ class StockClient:
 
     def __init__(self, server: Server) -> None:
         self.protocol = POP3()
+        self.protocol.callLater = server.clock.callLater
         self.protocol.portal = Portal(MailRealm(server.directory, server.store, [offered_pop3]), [server.checker])
         self.protocol.schedule = lambda iterator: [None for _ in iterator] and None
         self.transport = StringTransport()
