@@ -327,6 +327,13 @@ def test_a_change_published_while_select_waits_is_not_lost(client: Client, monke
     assert client.connection.session.view.uids.tolist() == [1, 2]
 
 
+def test_changes_are_kept_for_the_length_of_a_command_only(client: Client) -> None:
+    for i in range(10):
+        client.ok(b"CREATE m%d" % i)
+        client.ok(b"APPEND INBOX {1+}\r\nx")
+    assert client.connection.session._missed == []
+
+
 class Feed:
     """Stands between the store and the session: says only that something happened."""
 

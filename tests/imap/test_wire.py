@@ -177,6 +177,14 @@ def test_a_stranger_cannot_make_us_skip(end: bytes) -> None:
     assert events[1:] == ([] if end == b"+}" else [TAIL_COMMAND])
 
 
+@pytest.mark.parametrize("cut", [False, True])
+def test_what_is_skipped_counts_together(cut: bool) -> None:
+    data = b"a X {900+}\r\n" + b"x" * 900 + b" {%d+}\r\n" + b"y" * 100 + b"\r\n" + TAIL
+    for size, last in ((100, TAIL_COMMAND), (101, Malformed(b"*", "Literal too large", fatal=True))):
+        stream = data % size
+        assert read(octets(stream) if cut else [stream]) == [Malformed(b"a", "Literal too large"), last]
+
+
 def test_a_stranger_cannot_append() -> None:
     assert read([b"a APPEND x {5+}\r\nhello\r\n"], BEFORE) == [
         command(b"a", b"APPEND", b" x ", b"", literals=(b"hello",))
