@@ -36,7 +36,6 @@ from livemail.admin.operations import (
     Operations,
     Refused,
 )
-from livemail.app import local_domains
 from livemail.auth.passwords import Passwords
 from livemail.config import EX_CONFIG, Config, ConfigError, data_folder, load, local_profile, show
 from livemail.interfaces.storage import Progress
@@ -119,7 +118,7 @@ class Target:
             )
             try:
                 passwords = Passwords(threads.blocking, self._config.auth)
-                operations = Operations(store, local_domains(self._config), passwords.hash)
+                operations = Operations(store, self._config.domains, passwords.hash)
                 return threads.wait(operations.perform(operation, arguments, progress))
             finally:
                 threads.wait(store.close())

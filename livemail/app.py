@@ -121,13 +121,7 @@ def wire(config: Config, reactor: Any, store: IMailStore, threads: Threads) -> P
     build = {service: smtp(service) for service in ("smtp", "submission", "submissions", "lmtp")}
     build |= {service: imap(service) for service in ("imap", "imaps")}
     build |= {service: pop3(service) for service in ("pop3", "pop3s")}
-    return Parts(build, Operations(store, local_domains(config), passwords.hash))
-
-
-def local_domains(config: Config) -> list[str]:
-    """The local domains, the one that names without domain mean first."""
-    default = config.directory.default_domain or config.directory.local_domains[0]
-    return [default, *(domain for domain in config.directory.local_domains if domain != default)]
+    return Parts(build, Operations(store, config.domains, passwords.hash))
 
 
 class MailServer(MultiService):
@@ -136,7 +130,7 @@ class MailServer(MultiService):
     Starting blocks until the store is open, which takes as long as recovery does: under two seconds.
     """
 
-    log = Logger(namespace="livemail.app")
+    log = Logger()
 
     def __init__(
         self,
@@ -318,7 +312,7 @@ class MailServer(MultiService):
         async def prepared() -> tuple[Mapping[str, str], bool, list[str]]:
             assert self._store is not None
             values, is_new = await first_run.prepare(
-                self._data, places, self._store, local_domains(self.config)[0], parts.operations.hash_password, command
+                self._data, places, self._store, self.config.domains[0], parts.operations.hash_password, command
             )
             return values, is_new, [record.name for record in await self._store.accounts()]
 

@@ -49,7 +49,7 @@ def peer_uid(handle: socket.socket) -> int:
 class ControlConnection(Protocol):
     """One request and its answer."""
 
-    log = Logger(namespace="livemail.control")
+    log = Logger()
 
     def __init__(self, operations: Operations, reactor: IReactorFromThreads) -> None:
         self._operations = operations

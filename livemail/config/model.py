@@ -114,6 +114,12 @@ class Config(Settings, frozen=True):
     imap: IMAPSettings = IMAPSettings()
     pop3: POP3Settings = POP3Settings()
 
+    @property
+    def domains(self) -> list[str]:
+        """The local domains, the one that names without domain mean first."""
+        default = self.directory.default_domain or self.directory.local_domains[0]
+        return [default, *(domain for domain in self.directory.local_domains if domain != default)]
+
     def smtp_settings(self, service: str) -> SMTPSettings:
         """The settings of one of SMTP's four services."""
         return {"smtp": self.smtp, "lmtp": self.lmtp}.get(service, self.submission)

@@ -74,7 +74,7 @@ class ConnectionFactory(Factory):
     """Makes the connections of one listener and owns them (`livemail.net.connection.Owner`)."""
 
     noisy = False
-    log = Logger(namespace="livemail.net")
+    log = Logger()
 
     def __init__(
         self,

@@ -94,7 +94,7 @@ class StallAlarm:
     thread.  Twenty timer calls a second cost less than a tenth of a percent of one core.
     """
 
-    log = Logger(namespace="livemail.stall")
+    log = Logger()
 
     def __init__(self, reactor: Any, limit: float) -> None:
         """limit: seconds."""

@@ -16,14 +16,14 @@ import ipaddress
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from OpenSSL import SSL, crypto
+from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.ssl import CertificateOptions, TLSVersion
 from twisted.logger import Logger
@@ -78,10 +78,12 @@ def load(files: Files, minimum: str = "1.2") -> tuple[Any, frozenset[str]]:
         raise CertificateError(f"{files.key}: this is not the key of {files.certificate}")
     if chain[0].not_valid_after_utc < datetime.datetime.now(datetime.UTC):
         raise CertificateError(f"{files.certificate}: expired on {chain[0].not_valid_after_utc:%Y-%m-%d}; renew it")
-    options = CertificateOptions(
-        privateKey=crypto.PKey.from_cryptography_key(key),  # type: ignore[arg-type]
-        certificate=crypto.X509.from_cryptography(chain[0]),
-        extraCertChain=[crypto.X509.from_cryptography(one) for one in chain[1:]],
+    # Twisted's annotations still ask for pyOpenSSL's own classes, which pyOpenSSL deprecates.
+    make_options = cast("Callable[..., CertificateOptions]", CertificateOptions)
+    options = make_options(
+        privateKey=key,
+        certificate=chain[0],
+        extraCertChain=chain[1:],
         raiseMinimumTo=TLSVersion.TLSv1_3 if minimum == "1.3" else TLSVersion.TLSv1_2,
     )
     return options.getContext(), _dns_names(chain[0])
@@ -105,7 +107,7 @@ def _stamp(files: Files) -> tuple[int, ...]:
 class CertificateStore:
     """The certificates of a server."""
 
-    log = Logger(namespace="livemail.tls")
+    log = Logger()
 
     def __init__(self, files: Sequence[Files], seconds: Callable[[], float], minimum: str = "1.2") -> None:
         """files: at least one; the first is the default.  seconds: a clock that does not go back.

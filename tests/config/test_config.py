@@ -1,0 +1,233 @@
+import tomllib
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from livemail.config import LOCAL_PORTS, Config, ConfigError, data_folder, loads, local_profile, parse_place, show
+from livemail.config.locate import locate
+from livemail.net.tls import local_ca
+
+
+def faults(text: str, tmp_path: Path) -> dict[int, list[str]]:
+    with pytest.raises(ConfigError) as caught:
+        loads(text, str(tmp_path / "livemail.toml"))
+    told: dict[int, list[str]] = {}
+    for fault in caught.value.faults:
+        told.setdefault(fault.line, []).append(fault.text)
+    return told
+
+
+def flat(told: dict[int, list[str]]) -> str:
+    return " ".join(text for texts in told.values() for text in texts)
+
+
+GOOD = 'data = "d"\n[tls]\nlocal_ca = true\n[[listen]]\nservice = "imaps"\naddress = "127.0.0.1:993"\n'
+
+
+def test_every_error_is_told_at_once_with_its_line(tmp_path: Path) -> None:
+    told = faults(
+        """\
+hostnam = "a"
+[[listen]]
+service = "impas"
+address = "*:1"
+[[listen]]
+service = "imaps"
+address = "*:143"
+[[listen]]
+service = "imap"
+address = "0.0.0.0:143"
+[[listen]]
+service = "pop3"
+address = "mail:99999"
+[imap]
+cleartext_login = true
+line_limit = "ten"
+[tls]
+certificate = "/nope.pem"
+key = "/nope.key"
+[smtp]
+max_recipients = -4
+max_message_octets = "1 TiB"
+[auth]
+argon2_memory = "19 MiB"
+""",
+        tmp_path,
+    )
+    expected = {
+        0: "no data; add a line `data",
+        1: "did you mean `hostname`?",
+        3: 'did you mean "imaps"?',
+        10: "taken by the imaps of line 7",
+        13: "99999 is not a port",
+        15: "passwords cross 0.0.0.0:143 unencrypted",
+        16: "`line_limit` cannot be",
+        18: "/nope.pem: No such file",
+        21: "cannot be negative",
+        22: "message_size_limit is",
+        24: "whole number without quotes",
+    }
+    assert sorted(told) == sorted(expected)
+    for line, words in expected.items():
+        assert words in told[line][0]
+
+
+@pytest.mark.parametrize(
+    ("added", "words"),
+    [
+        ("[imap]\ncleartext = true\n", "did you mean `cleartext_login`?"),
+        ("[imap]\nlogin_timeout = true\n", "write seconds as a number"),
+        ("[imap]\nhidden_capabilities = 3\n", "write a list"),
+        ("[smtp]\nrefuse_bare_newlines = 1\n", "write true or false"),
+        ("[smtp]\nallow_cleartext_auth = true\n", "nobody logs in to [smtp]"),
+        ("[log]\nlevel = 'warning'\n", 'did you mean "warn"?'),
+        ("[directory]\nlocal_domains = []\n", "is empty"),
+        ("[[listen]]\nservice = 'smtp'\n", "[[listen]] has no address"),
+        ("[[listen]]\nservice = 'smtp'\naddress = '25'\n", 'write "HOST:PORT"'),
+        ("[[listen]]\nservice = 'smtp'\naddress = 'unix:'\n", "needs a path"),
+        ("[imap]\n[[imap.line_limit]]\n", "`line_limit` cannot be"),
+        ("[[net]]\n", "is a section; write [net]"),
+    ],
+)
+def test_a_mistake_is_answered_with_what_to_write(added: str, words: str, tmp_path: Path) -> None:
+    told = faults(GOOD + added, tmp_path)
+    assert words in " ".join(text for texts in told.values() for text in texts)
+    assert min(told) > 6
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('data = "d"\n', "nothing to listen on"),
+        (GOOD.replace("local_ca = true", ""), "imaps needs a certificate"),
+        (GOOD.replace("local_ca = true", "").replace("imaps", "imap"), "nobody can log in to imap"),
+        (GOOD.replace("local_ca = true", 'certificate = "x"'), "no `key`"),
+        (GOOD.replace("local_ca", 'certificate="x"\nlocal_ca'), "keep one of the two"),
+        ('hostname = "a b"\n' + GOOD, "not a host name"),
+    ],
+)
+def test_impossible_combinations_are_errors(text: str, words: str, tmp_path: Path) -> None:
+    assert words in flat(faults(text, tmp_path))
+
+
+def test_what_is_not_toml_is_told_with_line_and_column(tmp_path: Path) -> None:
+    assert faults("a = 1\nb = = 2\n", tmp_path) == {2: ["column 5: not TOML: Invalid value"]}
+    assert "ends in the middle" in faults("a = [1,\n", tmp_path)[2][0]
+
+
+def test_units_are_understood(tmp_path: Path) -> None:
+    text = GOOD + '[imap]\nappend_limit = "50 MiB"\nlogin_timeout = "2 min"\n[net]\ndrain_time = "1.5 s"\n'
+    config = loads(text, str(tmp_path / "c"))
+    assert (config.imap.append_limit, config.imap.login_timeout, config.net.drain_time) == (50 << 20, 120.0, 1.5)
+
+
+def test_cleartext_logins_are_allowed_on_loopback_only(tmp_path: Path) -> None:
+    text = GOOD.replace("imaps", "imap") + "[imap]\ncleartext_login = true\n"
+    assert loads(text, str(tmp_path / "c")).imap.cleartext_login
+    assert faults(text.replace("127.0.0.1", "192.0.2.1"), tmp_path)
+
+
+def test_a_certificate_in_files_is_read_and_relative_paths_count_from_the_file(tmp_path: Path) -> None:
+    local_ca(tmp_path / "tls")
+    text = GOOD.replace("local_ca = true", 'certificate = "tls/server.pem"\nkey = "tls/server-key.pem"')
+    config = loads(text, str(tmp_path / "c.toml"))
+    assert config.tls.certificate == str(tmp_path / "tls" / "server.pem")
+    assert config.data == str(tmp_path / "d")
+    wrong = text.replace("server-key", "ca-key")
+    assert "not the key of" in flat(faults(wrong, tmp_path))
+
+
+def test_show_prints_what_load_reads(tmp_path: Path) -> None:
+    for config in (local_profile(tmp_path, {}), loads(GOOD, str(tmp_path / "c"))):
+        assert loads(show(config), "/elsewhere/c") == config
+
+
+def test_the_local_profile_is_on_loopback_and_its_ports_move_together(tmp_path: Path) -> None:
+    config = local_profile(tmp_path, {"LIVEMAIL_PORT_OFFSET": "100"})
+    assert {each.service: each.place.port for each in config.listen} == {s: p + 100 for s, p in LOCAL_PORTS.items()}
+    assert all(each.place.is_loopback for each in config.listen)
+    for wrong in ("-1", "x", "65000"):
+        with pytest.raises(ConfigError, match="LIVEMAIL_PORT_OFFSET"):
+            local_profile(tmp_path, {"LIVEMAIL_PORT_OFFSET": wrong})
+
+
+def test_the_data_folder_comes_from_the_environment() -> None:
+    assert data_folder({"LIVEMAIL_DATA": "/a", "XDG_DATA_HOME": "/b"}) == Path("/a")
+    assert data_folder({"XDG_DATA_HOME": "/b"}) == Path("/b/livemail")
+    assert data_folder({}) == Path.home() / ".local/share/livemail"
+
+
+def test_places() -> None:
+    assert parse_place("[::1]:25").is_loopback
+    assert parse_place("unix:/x").is_loopback
+    assert parse_place("localhost:25").host == "127.0.0.1"
+    assert (parse_place("*:25").host, parse_place("*:25").is_loopback) == ("::", False)
+
+
+def test_lines_of_keys() -> None:
+    text = 'a = 1 # x = 2\n[b.c]\n"q.r" = """x\n[y]"""\nz = [1,\n {k = 2, l="]"},\n]\n[[d]]\ne = "#"\n[[d]]\ne = \'2\'\n[d.f]\ng.h = 1\n'
+    lines = locate(text)
+    assert lines[("b", "c", "q.r")] == 3
+    assert lines[("b", "c", "z")] == 5
+    assert lines[("b", "c", "z", 1, "l")] == 6
+    assert (lines[("d", 0, "e")], lines[("d", 1, "e")], lines[("d", 1, "f", "g", "h")]) == (9, 11, 13)
+
+
+KEYS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=6)
+LEAVES = st.one_of(st.integers(-(2**40), 2**40), st.booleans(), st.text(max_size=12), st.floats(allow_nan=False))
+TABLES = st.dictionaries(
+    KEYS,
+    st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3)),
+    max_size=4,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(TABLES)
+def test_every_key_of_any_toml_has_a_line(table: dict) -> None:
+    import tomli_w
+
+    text = tomli_w.dumps(table)
+    lines = locate(text)
+
+    def walk(value: object, path: tuple) -> None:
+        if path:
+            assert 1 <= lines[path] <= text.count("\n") + 1
+        pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        for key, inner in pairs:
+            walk(inner, (*path, key))
+
+    walk(tomllib.loads(text), ())
+
+
+def test_the_reference_has_every_key_with_its_default(tmp_path: Path) -> None:
+    import re
+
+    text = (Path(__file__).parents[2] / "conf" / "livemail.toml").read_text()
+    loads(text, "conf/livemail.toml")  # as it stands it is a configuration without errors
+    stated = tomllib.loads(re.sub(r"^#(?=[a-z0-9_]+ = )", "", text, flags=re.MULTILINE))
+    example = {("tls", "local_ca"), ("directory", "local_domains")}
+    plain = Config(data="/x")
+    for section in msgspec.structs.fields(Config):
+        if section.name in {"data", "hostname", "listen"}:
+            assert section.name in stated
+            continue
+        defaults = getattr(plain, section.name)
+        names = {field.name for field in msgspec.structs.fields(defaults)}
+        assert set(stated[section.name]) == names, section.name
+        said = {name: value for name, value in stated[section.name].items() if (section.name, name) not in example}
+        minimal = f'data = "/x"\n{show_section(section.name, said)}'
+        with pytest.raises(ConfigError) as caught:
+            loads(minimal, "x")
+        assert [fault.text[:20] for fault in caught.value.faults] == ["nothing to listen on"], caught.value
+        listening = minimal + '\n[[listen]]\nservice = "smtp"\naddress = "127.0.0.1:25"\n'
+        assert getattr(loads(listening, "/x"), section.name) == defaults
+
+
+def show_section(name: str, values: dict) -> str:
+    import tomli_w
+
+    return tomli_w.dumps({name: values})

@@ -1,0 +1,46 @@
+import errno
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from livemail.net.listen import BindError, bind_tcp, bind_unix
+
+
+def free_port() -> int:
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        return trial.getsockname()[1]
+
+
+def test_a_taken_port_says_who_to_ask() -> None:
+    port = free_port()
+    with bind_tcp("127.0.0.1", port, 5), pytest.raises(BindError, match="taken by another program") as caught:
+        bind_tcp("127.0.0.1", port, 5)
+    assert caught.value.errno == errno.EADDRINUSE
+    assert f"sport = :{port}" in str(caught.value)
+
+
+def test_an_address_that_is_not_ours_is_named() -> None:
+    with pytest.raises(BindError, match="no such address"):
+        bind_tcp("192.0.2.1", 2525, 5)
+
+
+def test_every_address_means_both_families() -> None:
+    port = free_port()
+    with bind_tcp("::", port, 5):
+        socket.create_connection(("127.0.0.1", port), 5).close()
+
+
+def test_an_abandoned_unix_socket_is_replaced_and_a_living_one_is_not(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    bind_unix(path, 5).close()
+    with bind_unix(path, 5):
+        assert stat.S_IMODE(Path(path).stat().st_mode) == 0o660
+        with pytest.raises(BindError, match="taken"):
+            bind_unix(path, 5)
+    (tmp_path / "file").write_text("mail")
+    with pytest.raises(BindError, match="not a socket"):
+        bind_unix(str(tmp_path / "file"), 5)
+    assert (tmp_path / "file").read_text() == "mail"
