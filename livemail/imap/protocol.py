@@ -46,10 +46,14 @@ class IMAPConnection(Connection):
     @property
     def is_local(self) -> bool:
         """Whether the peer is this host: loopback, or a Unix socket."""
+        if not self.peer:
+            return True
         try:
-            return not self.peer or ip_address(self.peer).is_loopback
+            address = ip_address(self.peer)
         except ValueError:
             return False
+        # A dual-stack listener sees IPv4's loopback as ::ffff:127.0.0.1.
+        return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
     def restart(self) -> None:
         """Be as at the start, behind TLS now.  RFC 3501 §6.2.1."""

@@ -47,7 +47,10 @@ def test_strangers_over_loopback_may_log_in_where_configured() -> None:
     assert not {b"LOGINDISABLED", b"NAMESPACE", b"CONDSTORE"} & offered
 
 
-@pytest.mark.parametrize(("cleartext", "peer"), [(False, "127.0.0.1"), (True, "192.0.2.1"), (True, "not an address")])
+@pytest.mark.parametrize(
+    ("cleartext", "peer"),
+    [(False, "127.0.0.1"), (True, "192.0.2.1"), (True, "::ffff:192.0.2.1"), (True, "not an address")],
+)
 def test_no_password_crosses_in_the_clear(cleartext: bool, peer: str) -> None:
     rig = Rig(cleartext_login=cleartext)
     client = rig.connect(peer)
@@ -58,6 +61,11 @@ def test_no_password_crosses_in_the_clear(cleartext: bool, peer: str) -> None:
     assert client.command(b"AUTHENTICATE PLAIN " + PLAIN) == [b"NO [PRIVACYREQUIRED] Not without TLS"]
     assert client.command(b"AUTHENTICATE PLAIN") == [b"NO [PRIVACYREQUIRED] Not without TLS"]
     assert rig.authenticator.logins == []
+
+
+@pytest.mark.parametrize("peer", ["127.0.0.1", "127.8.9.10", "::1", "::ffff:127.0.0.1", ""])
+def test_loopback_is_loopback_in_every_spelling(peer: str) -> None:
+    assert b"AUTH=PLAIN" in capabilities(Rig().connect(peer).take())
 
 
 def test_starttls_is_offered_only_where_it_can_be_done() -> None:
