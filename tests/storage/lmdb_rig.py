@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from livemail.storage import failpoints
 from livemail.storage.lmdb import LMDBStore
@@ -65,7 +65,7 @@ class Once:
             self._left -= 1
             raise self._error()
 
-    def __enter__(self) -> Once:
+    def __enter__(self) -> Self:
         failpoints.install(self)
         return self
 

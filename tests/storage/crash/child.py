@@ -1,0 +1,129 @@
+"""A store that works until it dies: deliveries, flags, copies and expunges at random, and a log of what was acknowledged.
+
+Arguments: data folder, log file, seed, how many steps, the failpoint at which to die ("-" for none), how often it is passed first.
+The log gets one line per acknowledged change, written after the acknowledgement and before the next step:
+``add SUBJECT`` or ``gone SUBJECT``.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+
+from livemail.interfaces.storage import Delivery
+from livemail.mail.flags import FLAGGED, FlagChange
+from livemail.mail.ids import UIDSet
+from livemail.storage import failpoints
+from livemail.storage.lmdb import LMDBStore
+from livemail.storage.settings import StorageSettings
+from tests.contracts.drive import Pump
+from tests.contracts.stores import content, message
+
+SETTINGS = StorageSettings(
+    reserve_octets=0,
+    reserve_percent=0,
+    reserve_inodes=0,
+    reserve_file=0,
+    segment_octets=8 * 1024,
+    memory_content_limit=16 * 1024,
+)
+IN_FLIGHT = 8
+
+
+def octets_of(subject: str) -> bytes:
+    """The message named by a subject; every seventh is spooled."""
+    number = int(subject.rpartition("-")[2])
+    return message(subject, body=f"{subject}\r\n" * (6000 if number % 7 == 0 else 20))
+
+
+def open_store(pump: Pump, folder: str) -> LMDBStore:
+    return pump.wait(
+        LMDBStore.open(
+            folder, SETTINGS, call_from_thread=pump.call_from_thread, run_blocking=pump.run_blocking, create=True
+        )
+    )
+
+
+class Work:
+    """Several sessions at once on one account."""
+
+    def __init__(self, folder: str, log: str, seed: int) -> None:
+        self._pump = Pump()
+        self._store = open_store(self._pump, folder)
+        self._log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._random = random.Random(seed)
+        self._name = f"m{seed}"
+        self._made = 0
+        record = self._pump.wait(self._store.account_named("a@localhost"))
+        if record is None:
+            (record,) = self._pump.wait(self._store.add_accounts([("a@localhost", "")]))
+        self._account = self._pump.wait(self._store.account(record.id))
+
+    def note(self, line: str) -> None:
+        os.write(self._log, line.encode() + b"\n")
+
+    async def add(self) -> None:
+        self._made += 1
+        subject = f"{self._name}-{self._made}"
+        made = await content(self._store, octets_of(subject))
+        try:
+            await self._store.deliver([Delivery(self._account.id, "INBOX", made, b"Return-Path: <>\r\n")])
+        finally:
+            made.close()
+        self.note(f"add {subject}")
+
+    async def change(self) -> None:
+        inbox = await self._account.mailbox("INBOX")
+        if not inbox.exists:
+            return
+        uid = self._random.randrange(1, inbox.uid_next)
+        one = UIDSet.of([uid])
+        what = self._random.randrange(4)
+        if what == 0:
+            await self._account.store(inbox.id, one, FlagChange("add", FLAGGED, (f"k{uid % 5}",)))
+        elif what == 1:
+            await self._account.copy(inbox.id, one, "Archive")
+            archive = await self._account.mailbox("Archive")
+            await self._account.expunge(archive.id, None, only_deleted=False)
+        else:
+            reader = await self._account.open_content(inbox.id, uid)
+            if reader is not None:
+                head = await reader.read(0, 200)
+                reader.close()
+                subject = head.partition(b"Subject: ")[2].partition(b"\r\n")[0].decode()
+                # Noted before: from here on it may be there or not.
+                self.note(f"going {subject}")
+                await self._account.expunge(inbox.id, one, only_deleted=False)
+                self.note(f"gone {subject}")
+
+    def round(self) -> None:
+        self._pump.gather([self.change() if self._random.random() < 0.4 else self.add() for _ in range(IN_FLIGHT)])
+
+
+def main() -> None:
+    folder, log, seed, rounds, point, skip = sys.argv[1:]
+    left = int(skip)
+
+    def die(name: str) -> None:
+        nonlocal left
+        if name == point:
+            left -= 1
+            if left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    work = Work(folder, log, int(seed))
+    if point != "-":
+        failpoints.install(die)
+    sys.stdout.write("working\n")
+    sys.stdout.flush()
+    for _ in range(int(rounds)):
+        work.round()
+    sys.stdout.write("alive\n")
+    sys.stdout.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()
