@@ -56,8 +56,7 @@ class IMAPConnection(Connection):
         return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
     def restart(self) -> None:
-        """Be as at the start, behind TLS now.  RFC 3501 §6.2.1."""
-        self.session.end()
+        """Be as at the start, behind TLS now; a session before login holds nothing.  RFC 3501 §6.2.1."""
         self._begin()
 
     # ------------------------------------------------------------------------------------------ Connection's
