@@ -57,7 +57,7 @@ def record(**fields):
         ("mcnt", counters(MAILBOX_COUNTERS, 2), {"mailbox-counters"}),
         ("mcnt", counters(MAILBOX_COUNTERS, 3), {"mailbox-counters"}),
         ("mcnt", counters(MAILBOX_COUNTERS, 4), {"mailbox-counters"}),
-        ("mcnt", counters(MAILBOX_COUNTERS, 5), {"mailbox-counters", "account-counters"}),
+        ("mcnt", counters(MAILBOX_COUNTERS, 5), {"mailbox-counters"}),
         ("mcnt", counters(MAILBOX_COUNTERS, 0, -1), {"message-uid"}),
         ("mcnt", counters(MAILBOX_COUNTERS, 1, -1), {"message-modseq"}),
         ("mcnt", lambda _: None, {"mailbox-counters", "message-orphan", "account-counters", "content-references"}),

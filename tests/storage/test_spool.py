@@ -192,14 +192,14 @@ def test_the_disk_is_asked_once_a_second_and_believed_when_space_returns(make_sp
     with pytest.raises(StorageFull):
         spool.new_content()
     answers["f_bavail"], answers["f_favail"] = 1000, 9
-    make_spool.clock.now += 1
+    make_spool.clock.now += 2
     with pytest.raises(StorageFull):
         spool.new_content()
     answers["f_files"] = 0  # A file system that counts no inodes.
-    make_spool.clock.now += 1
+    make_spool.clock.now += 2
     sink = spool.new_content()
     answers["f_bavail"] = 0
-    make_spool.clock.now += 1
+    make_spool.clock.now += 2
     with pytest.raises(StorageFull):
         sink.write(b"x" * 100_000)
     assert list(make_spool.folder.iterdir()) == []
