@@ -181,3 +181,8 @@ def test_only_percent_lets_superiors_stand_for_subscriptions() -> None:
     assert listed_subscriptions({"a/b/c"}, Pattern("%")) == [Listed("a", ("\\Noselect",))]
     assert listed_subscriptions({"a/b/c"}, Pattern("a/%")) == [Listed("a/b", ("\\Noselect",))]
     assert listed_subscriptions({"a/b/c"}, Pattern("a")) == []
+
+
+def test_a_superior_that_is_subscribed_stands_for_itself() -> None:
+    names = {"a", *(f"a/{i}" for i in range(50))}
+    assert listed_subscriptions(names, Pattern("%")) == [Listed("a", ())]
