@@ -149,7 +149,7 @@ class _Parser:
                 keys.append(self.key(depth + 1))
             cursor.expect(b")")
             return _all_of(keys)
-        if following in b"0123456789*" and following >= 0:
+        if following == 0x2A or 0x30 <= following <= 0x39:  # * or a digit
             return Numbered(cursor.sequence_set(), uid=False)
         word = cursor.word()
         if word in _WORDS:
