@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -96,27 +96,27 @@ class Listed(msgspec.Struct, frozen=True):
         return b"* " + word + b" (" + attributes + b') "/" ' + utf7.to_astring(self.name) + b"\r\n"
 
 
-def listed_mailboxes(mailboxes: Sequence[MailboxInfo], pattern: Pattern) -> list[Listed]:
-    """Choose and describe the mailboxes: INBOX first, then by name.
+def listed_mailboxes(mailboxes: Sequence[MailboxInfo], pattern: Pattern) -> Iterator[Listed | None]:
+    """Choose and describe the mailboxes, INBOX first, then by name; None for each that does not match.
 
     A superior that no mailbox stands for (a store may allow it) is named too, as one that cannot be selected.
     """
     uses = {mailbox.name: mailbox.special_use for mailbox in mailboxes}
     with_inferiors = _all_superiors(uses)
-    listed = []
     for name in sorted({*uses, *with_inferiors}, key=_inbox_first):
-        if pattern.matches(name):
-            attributes = ["\\HasChildren" if name in with_inferiors else "\\HasNoChildren"]
-            if name not in uses:
-                attributes[:0] = ["\\NonExistent", "\\Noselect"]
-            elif uses[name]:
-                attributes.append(uses[name])
-            listed.append(Listed(name, tuple(attributes)))
-    return listed
+        if not pattern.matches(name):
+            yield None
+            continue
+        attributes = ["\\HasChildren" if name in with_inferiors else "\\HasNoChildren"]
+        if name not in uses:
+            attributes[:0] = ["\\NonExistent", "\\Noselect"]
+        elif uses[name]:
+            attributes.append(uses[name])
+        yield Listed(name, tuple(attributes))
 
 
-def listed_subscriptions(subscribed: Iterable[str], pattern: Pattern) -> list[Listed]:
-    """Choose the subscriptions.
+def listed_subscriptions(subscribed: Iterable[str], pattern: Pattern) -> Iterator[Listed | None]:
+    """Choose the subscriptions, in the same order; None now and then, while looking.
 
     With ``%``, a name that is too deep to match is stood for by its matching superior, with \\Noselect where that one is
     not subscribed to itself.  RFC 3501 §6.3.9.
@@ -124,13 +124,15 @@ def listed_subscriptions(subscribed: Iterable[str], pattern: Pattern) -> list[Li
     names = set(subscribed)
     found: dict[str, tuple[str, ...]] = {}
     for name in names:
+        yield None
         if pattern.matches(name):
             found[name] = ()
         elif pattern.has_percent:
             for superior in superiors(name):
-                if superior not in names and pattern.matches(superior):
+                if superior not in names and superior not in found and pattern.matches(superior):
                     found[superior] = ("\\Noselect",)
-    return [Listed(name, found[name]) for name in sorted(found, key=_inbox_first)]
+    for name in sorted(found, key=_inbox_first):
+        yield Listed(name, found[name])
 
 
 def _all_superiors(names: Iterable[str]) -> set[str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -9,11 +12,12 @@ import msgspec
 from livemail.imap.grammar.cursor import Cursor
 from livemail.imap.listing import Listed, Pattern, listed_mailboxes
 from livemail.imap.outcome import Done
+from livemail.imap.search_run import Breath
 
 if TYPE_CHECKING:
     from livemail.imap.session import Session
 
-_BATCH: Final = 500
+_BATCH: Final = 100
 
 
 class List(msgspec.Struct, frozen=True):
@@ -44,8 +48,14 @@ async def run(session: Session, command: List) -> Done:
     return Done("LIST completed")
 
 
-async def send_listed(session: Session, word: bytes, listed: list[Listed]) -> None:
-    """Send one untagged response for each, not faster than the client reads."""
-    for start in range(0, len(listed), _BATCH):
-        session.send(b"".join(mailbox.to_wire(word) for mailbox in listed[start : start + _BATCH]))
-        await session.drained()
+async def send_listed(session: Session, word: bytes, listed: Iterator[Listed | None]) -> None:
+    """Send one untagged response for each, not faster than the client reads, and let others run in between.
+
+    Ten thousand long names and a pattern made for it take seconds to compare.
+    """
+    breath = Breath(session.connection.owner.clock, time.thread_time)
+    while batch := list(itertools.islice(listed, _BATCH)):
+        session.send(b"".join(mailbox.to_wire(word) for mailbox in batch if mailbox is not None))
+        if len(batch) == _BATCH:
+            await session.drained()
+            await breath.take()
