@@ -49,7 +49,7 @@ from livemail.imap.site import Site as IMAPSite
 from livemail.interfaces.storage import IMailStore
 from livemail.mail.errors import MailError
 from livemail.net.connection import Connection
-from livemail.net.listen import BindError, bind_tcp, bind_unix
+from livemail.net.listen import BindError, bind_tcp, listen_unix
 from livemail.net.log import LineObserver
 from livemail.net.server import ConnectionFactory, Limits
 from livemail.net.threads import StallAlarm, Threads
@@ -154,7 +154,7 @@ class MailServer(MultiService):
         self._observer = observer
         self._show = show
         self._data = Path(config.data)
-        self._sockets: list[tuple[Listen, socket.socket]] = []
+        self._sockets: list[tuple[Listen, socket.socket | None]] = []
         self._certificates: CertificateStore | None = None
         self._threads: Threads | None = None
         self._store: IMailStore | None = None
@@ -174,8 +174,7 @@ class MailServer(MultiService):
         for listen in self.config.listen:
             place = listen.place
             try:
-                backlog = self.config.net.backlog
-                bound = bind_unix(place.path, backlog) if place.path else bind_tcp(place.host, place.port, backlog)
+                bound = None if place.path else bind_tcp(place.host, place.port, self.config.net.backlog)
                 self._sockets.append((listen, bound))
             except BindError as error:
                 reasons.append(f"{listen.service}: {error}")
@@ -220,6 +219,9 @@ class MailServer(MultiService):
         except MailError as error:
             self._release()
             raise StartError([f"the first account could not be made: {error}"]) from None
+        except BindError as error:
+            self._release()
+            raise StartError([str(error)]) from None
         except CannotListenError as error:
             self._release()
             raise StartError([f"the control socket: {error.socketError}"]) from None
@@ -284,8 +286,12 @@ class MailServer(MultiService):
             if listen.service in IMPLICIT_TLS:
                 assert self._certificates is not None
                 serving = TLSMemoryBIOFactory(self._certificates, False, factory, self._reactor)
-            self._ports.append(self._reactor.adoptStreamPort(bound.fileno(), bound.family, serving))
-            bound.close()
+            if bound is None:
+                port = listen_unix(self._reactor, listen.place.path, serving, self.config.net.backlog)
+            else:
+                port = self._reactor.adoptStreamPort(bound.fileno(), bound.family, serving)
+                bound.close()
+            self._ports.append(port)
         self._sockets.clear()
         self._threads.hand_over(self._reactor.callFromThread)
         self._banner = text
@@ -321,10 +327,9 @@ class MailServer(MultiService):
 
     def _release(self) -> None:
         """Give back what a start that failed has taken."""
-        for listen, bound in self._sockets:
-            bound.close()
-            if listen.place.path:
-                Path(listen.place.path).unlink(missing_ok=True)
+        for _, bound in self._sockets:
+            if bound is not None:
+                bound.close()
         self._sockets.clear()
         for port in self._ports:
             port.stopListening()

@@ -7,7 +7,10 @@ import os
 import socket
 import stat
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IReactorUNIX
 
 SOCKET_MODE: Final = 0o660
 """Of a Unix socket: the server's user and group."""
@@ -60,22 +63,24 @@ def _explained(place: str, port: int, error: OSError) -> str:
     return f"{place}: {error.strerror}"
 
 
-def bind_unix(path: str, backlog: int) -> socket.socket:
-    """Listen on a Unix socket; one that a dead server left is replaced.  Raises BindError."""
-    listening = socket.socket(socket.AF_UNIX)
+def listen_unix(reactor: IReactorUNIX, path: str, factory: Any, backlog: int) -> Any:
+    """Serve on a Unix socket and return the port; one that a dead server left is replaced.  Raises BindError.
+
+    Not apart from serving, as with TCP: it belongs to whoever binds it, so it is bound once root is given up.
+    """
     try:
-        listening.setblocking(False)
         if _is_abandoned(path):
             Path(path).unlink()
-        listening.bind(path)
-        Path(path).chmod(SOCKET_MODE)
-        listening.listen(backlog)
-    except OSError as error:
-        listening.close()
-        if error.errno == errno.EADDRINUSE:
+        return reactor.listenUNIX(path, factory, backlog, SOCKET_MODE)
+    except CannotListenError as error:
+        reason = error.socketError
+        if getattr(reason, "errno", 0) == errno.EADDRINUSE:
             raise BindError(f"{path} is taken by another program, or is not a socket", errno.EADDRINUSE) from None
-        raise BindError(f"{path}: {error.strerror or error}", error.errno or 0) from None
-    return listening
+        raise BindError(
+            f"{path}: {getattr(reason, 'strerror', None) or reason}", getattr(reason, "errno", 0) or 0
+        ) from None
+    except OSError as error:
+        raise BindError(f"{path}: {error.strerror}", error.errno or 0) from None
 
 
 def _is_abandoned(path: str) -> bool:

@@ -4,8 +4,11 @@ import stat
 from pathlib import Path
 
 import pytest
+from twisted.internet import reactor
+from twisted.internet.protocol import Factory
+from twisted.trial.unittest import TestCase
 
-from livemail.net.listen import BindError, bind_tcp, bind_unix
+from livemail.net.listen import BindError, bind_tcp, listen_unix
 
 
 def free_port() -> int:
@@ -33,14 +36,22 @@ def test_every_address_means_both_families() -> None:
         socket.create_connection(("127.0.0.1", port), 5).close()
 
 
-def test_an_abandoned_unix_socket_is_replaced_and_a_living_one_is_not(tmp_path: Path) -> None:
-    path = str(tmp_path / "s")
-    bind_unix(path, 5).close()
-    with bind_unix(path, 5):
+class UnixSockets(TestCase):
+    def test_an_abandoned_unix_socket_is_replaced_and_a_living_one_is_not(self) -> None:
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        path = str(folder / "s")
+        dead = socket.socket(socket.AF_UNIX)
+        dead.bind(path)
+        dead.close()
+        port = listen_unix(reactor, path, Factory(), 5)
+        self.addCleanup(port.stopListening)
         assert stat.S_IMODE(Path(path).stat().st_mode) == 0o660
         with pytest.raises(BindError, match="taken"):
-            bind_unix(path, 5)
-    (tmp_path / "file").write_text("mail")
-    with pytest.raises(BindError, match="not a socket"):
-        bind_unix(str(tmp_path / "file"), 5)
-    assert (tmp_path / "file").read_text() == "mail"
+            listen_unix(reactor, path, Factory(), 5)
+        (folder / "file").write_text("mail")
+        with pytest.raises(BindError, match="not a socket"):
+            listen_unix(reactor, str(folder / "file"), Factory(), 5)
+        assert (folder / "file").read_text() == "mail"
+        with pytest.raises(BindError, match="No such file"):
+            listen_unix(reactor, str(folder / "none" / "s"), Factory(), 5)
