@@ -135,6 +135,11 @@ def test_continued_parameters_are_joined_and_stay_encoded() -> None:
     )
 
 
+def test_a_continued_parameter_encoded_later_names_no_character_set() -> None:
+    structure = scan(b'Content-Type: a/b; n*0="a b"; n*1*=%41\r\n\r\n').structure
+    assert structure.startswith(b'("a" "b" ("n*" "\'\'a%20b%41") NIL')
+
+
 @pytest.mark.parametrize(
     ("header", "shown"),
     [
