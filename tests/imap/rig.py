@@ -112,6 +112,13 @@ class FakeAuthenticator:
         self.logouts += 1
 
 
+def text(octets: bytes) -> str:
+    try:
+        return octets.decode()
+    except UnicodeDecodeError:
+        raise WireError("not UTF-8", code=501) from None
+
+
 @implementer(ISASLExchange)
 class Plain:
     """RFC 4616."""
@@ -126,7 +133,7 @@ class Plain:
         parts = response.split(b"\0")
         if len(parts) != 3:
             raise WireError("malformed PLAIN", code=501)
-        return await self._authenticator.login(parts[1].decode(), parts[2].decode(), self._connection)
+        return await self._authenticator.login(text(parts[1]), text(parts[2]), self._connection)
 
 
 @implementer(ISASLExchange)
@@ -144,7 +151,7 @@ class LoginExchange:
         if self._name is None:
             self._name = response
             return b"Password:"
-        return await self._authenticator.login(self._name.decode(), response.decode(), self._connection)
+        return await self._authenticator.login(text(self._name), text(response), self._connection)
 
 
 @implementer(ISASLExchange)
