@@ -169,6 +169,10 @@ class MailServer(MultiService):
 
     def privilegedStartService(self) -> None:
         """Bind every socket and read the certificates' keys.  Raises StartError."""
+        self._bind()
+        MultiService.privilegedStartService(self)
+
+    def _bind(self) -> None:
         os.umask(0o077)
         reasons = []
         for listen in self.config.listen:
@@ -188,7 +192,6 @@ class MailServer(MultiService):
         if reasons:
             self._release()
             raise StartError(self._explained(reasons))
-        MultiService.privilegedStartService(self)
 
     def _explained(self, reasons: list[str]) -> list[str]:
         """Say once what helps against taken ports."""
@@ -213,6 +216,9 @@ class MailServer(MultiService):
     def startService(self) -> None:
         """Open the store, wire everything, serve.  Raises StartError."""
         sys.setswitchinterval(SWITCH_INTERVAL)
+        if not self._sockets:
+            # twist, unlike twistd, starts services without the privileged step.
+            self._bind()
         try:
             self._open()
             self._serve()

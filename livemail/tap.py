@@ -55,16 +55,17 @@ class RunOptions(_ConfigOptions):
     longdesc = "Run the mail server.  Without --config: the local profile, on loopback, with data in $LIVEMAIL_DATA."
     observer: LineObserver | None = None
     is_program = False
-    """Whether twistd runs us, as opposed to a program that embeds us."""
+    """Whether twistd or twist runs us, as opposed to a program that embeds us."""
 
     def postOptions(self) -> None:
         super().postOptions()
         root: Any = self.parent
         while root is not None and root.parent is not None:
             root = root.parent
-        self.is_program = root is not None and "nodaemon" in root
+        self.is_program = root is not None
         if self.is_program:
-            self._adopt_log(root)
+            if "nodaemon" in root:  # twistd; twist (python -m twisted) has its own options for the log
+                self._adopt_log(root)
             sys.excepthook = _short(sys.excepthook)
 
     def _adopt_log(self, root: Any) -> None:

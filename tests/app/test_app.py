@@ -101,6 +101,13 @@ class WholeServer(TestCase):
                     heard[each.service] = octets if octets.startswith(b"* OK") else octets[:3]
         return heard
 
+    async def test_a_container_without_the_privileged_step_gets_listeners_too(self) -> None:
+        self.server.startService()
+        try:
+            assert len(await self.in_thread(self.greet_everywhere)) == 8
+        finally:
+            await self.server.stopService()
+
     async def test_stopping_says_goodbye_to_who_is_connected(self) -> None:
         self.start(self.server)
         connections = {service: dial(self.config, service) for service in ("smtp", "imap", "pop3")}
