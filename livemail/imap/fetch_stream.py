@@ -7,7 +7,7 @@ Three ways, by what is asked
                     of 200 KB costs
 
 A literal's size is said before its octets, so nothing may go wrong behind it: the first chunk of a message is read before
-its response begins (a damaged message is then a NO), and when a later one cannot be had the connection is cut,
+its response begins (a damaged message is then left out and the reply is NO), and when a later one cannot be had the connection is cut,
 because any other octet would be taken for the message's.
 """
 
@@ -48,10 +48,14 @@ log = Logger("livemail.imap.fetch")
 
 
 class Answer(msgspec.Struct):
-    """What a client got.  count: responses.  unseen: UIDs whose content was read and that are not \\Seen yet."""
+    """What a client got.  count: responses.  unseen: UIDs whose content was read and that are not \\Seen yet.
+
+    failure: why a message was left out; one damaged message does not stand before those behind it.
+    """
 
     count: int = 0
     unseen: list[UID] = []
+    failure: StorageFailed | None = None
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -81,7 +85,10 @@ def columns(items: Items, changed_since: ModSeq = 0) -> FetchWant:
 
 
 async def answer(session: Session, uids: UIDSet, items: Items, changed_since: ModSeq = 0) -> Answer:
-    """Send a FETCH response for every message of a set the client has been told of.  Raises MailError, Gone."""
+    """Send a FETCH response for every message of a set the client has been told of.  Raises MailError, Gone.
+
+    A message that cannot be read is left out, and noted in the result.
+    """
     view = session.view
     assert view is not None
     result = Answer()
@@ -125,7 +132,10 @@ class _Batch:
         for head, row, prefix, packed, text in zip(heads, batch.rows, prefixes, parts, texts, strict=True):
             root = decode_parts(packed) if packed else None
             if text is None:
-                await self._send_large(head, row, root)
+                try:
+                    await self._send_large(head, row, root)
+                except StorageFailed as error:
+                    self.result.failure = error
                 waiting = 0
             else:
                 if by_fields:

@@ -244,13 +244,17 @@ class TestLarge:
         assert self.message in answer
         assert turns > 20
 
-    def test_a_damaged_message_is_refused_before_its_literal_begins(self, client, monkeypatch):
+    def test_a_damaged_message_is_left_out_and_the_reply_is_no(self, client, monkeypatch):
+        client.rig.append("INBOX", b"Subject: small\r\n\r\n")
+        client.ok(b"NOOP")
+
         async def read(self, offset, length):
             raise StorageFailed(reason="checksum")
 
         monkeypatch.setattr(BodyReader, "read", read)
-        lines = client.command(b"FETCH 1 BODY[]")
-        assert lines[0].startswith(b"NO [UNAVAILABLE]")
+        lines = client.command(b"FETCH 1:2 BODY.PEEK[TEXT]")
+        assert lines[:2] == [b"* 2 FETCH (BODY[TEXT] {0}", b")"]
+        assert lines[2].startswith(b"NO [UNAVAILABLE]")
         assert not client.is_closed
 
     @pytest.mark.parametrize("damage", ["error", "short"])

@@ -71,6 +71,8 @@ async def run(session: Session, command: Fetch) -> Done:
         except MailError as error:
             # The client has its message; that a full disk cannot note it is no reason to say it has not.
             log.warn("{session}: \\Seen not set: {reason}", session=session.connection.session_id, reason=str(error))
+    if result.failure is not None:
+        raise result.failure
     if not command.uid and command.changed_since is None and result.count < len(uids.select(view.uids)):
         return Done("FETCH completed; some of the messages are gone", b"EXPUNGEISSUED")
     return Done("FETCH completed")
