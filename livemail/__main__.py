@@ -55,9 +55,7 @@ class _Parser(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
     """The command's words and options."""
     words = _Parser(prog="livemail", description="Administer a livemail server, running or not.", epilog=_EPILOG)
-    words.add_argument("--data", metavar="DIR", help="data folder (else the configuration's, else $LIVEMAIL_DATA)")
-    words.add_argument("--config", metavar="FILE", help="the server's configuration file")
-    words.add_argument("--json", action="store_true", help="print answers and errors as JSON")
+    words.set_defaults(data=None, config=None, json=False)
     words.add_argument("--version", action="version", version=f"livemail {version('livemail')}")
     subparsers = words.add_subparsers(metavar="WORD", required=True)
     command.add_words(subparsers)
@@ -74,7 +72,21 @@ def parser() -> argparse.ArgumentParser:
     subparsers.add_parser("run", help="run the server in the foreground (twistd -n livemail run)").set_defaults(
         local=_run
     )
+    _common_options(words)
     return words
+
+
+def _common_options(words: argparse.ArgumentParser) -> None:
+    """Let ``--data``, ``--config`` and ``--json`` stand before or behind any word."""
+    kept = argparse.SUPPRESS  # a word's own default must not undo what stood before it
+    help_data = "data folder (else the configuration's, else $LIVEMAIL_DATA)"
+    words.add_argument("--data", metavar="DIR", default=kept, help=help_data)
+    words.add_argument("--config", metavar="FILE", default=kept, help="the server's configuration file")
+    words.add_argument("--json", action="store_true", default=kept, help="print answers and errors as JSON")
+    for action in words._actions:  # noqa: SLF001 - argparse has no public way to its subparsers
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            for inner in set(action.choices.values()):
+                _common_options(inner)
 
 
 _EPILOG = "Exit status: 0 done, 1 failed, 64 usage, 65 input, 66 no store, 67 no account, 73 exists, 75 later, 77 permission, 78 config."
