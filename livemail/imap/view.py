@@ -45,7 +45,7 @@ from livemail.mail.changes import (
     MailboxRenamed,
 )
 from livemail.mail.errors import WireError
-from livemail.mail.ids import MAX_UID, UID, ModSeq, UIDSet
+from livemail.mail.ids import UID, ModSeq, UIDSet
 
 _REBUILD_FROM = 8
 """Removing so many UIDs one by one costs more than building the list anew."""
@@ -157,13 +157,6 @@ class View:
 
     # ------------------------------------------------------------------------------------------ what the client is told
 
-    @property
-    def has_news(self) -> bool:
-        """Whether something waits, expunged messages included."""
-        return bool(self._arrived or self._expunged or self._flags or self._keywords_told is not self.keywords) or (
-            self._recent_told != self.recent
-        )
-
     def flush(self, send: Callable[[bytes], None], *, expunge: bool, condstore: bool) -> None:
         """Tell what may be told now, in one write.
 
@@ -223,7 +216,6 @@ class View:
             self._claim(self, up_to)
 
     def _tell_flags(self, lines: list[bytes], condstore: bool) -> None:
-        keep: dict[UID, tuple[int, int, ModSeq, bool]] = {}
         for uid in sorted(self._flags):
             flags, bits, modseq, _ = self._flags[uid]
             number = self.sequence_number(uid)
@@ -234,7 +226,7 @@ class View:
                 lines.append(b"* %d FETCH (UID %d FLAGS (%b) MODSEQ (%d))\r\n" % (number, uid, text, modseq))
             else:
                 lines.append(b"* %d FETCH (UID %d FLAGS (%b))\r\n" % (number, uid, text))
-        self._flags = keep
+        self._flags.clear()
 
     # ------------------------------------------------------------------------------------------ \Recent
 
@@ -258,17 +250,12 @@ class View:
 
     def recent_in(self, first: UID, last: UID) -> bool | None:
         """Whether all (True) or none (False) of the UIDs from first to last are recent; None when it differs."""
-        answer = False
         for low, high in self._recent:
             if low <= first and last <= high:
                 return True
             if low <= last and first <= high:
                 return None
-        return answer
-
-    def recent_uids(self) -> UIDSet:
-        """The \\Recent UIDs, for SEARCH."""
-        return UIDSet(self._recent)
+        return False
 
     # ------------------------------------------------------------------------------------------ numbers
 
@@ -320,6 +307,3 @@ class View:
 def _ascending(ends: tuple[int, int]) -> tuple[int, int]:
     first, last = ends
     return ends if first <= last else (last, first)
-
-
-assert MAX_UID == 0xFFFF_FFFF, "array('I') holds a UID"

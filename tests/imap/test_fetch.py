@@ -271,7 +271,7 @@ class TestLarge:
         monkeypatch.setattr(BodyReader, "read", read)
         answer = client.send(b"f FETCH 1 BODY[]\r\n")
         assert client.transport.disconnecting or client.transport.disconnected
-        assert b"f " not in answer[-100:]
+        assert b"BYE" not in answer, "it would be taken for the message's octets"
         assert len(answer) < self.SIZE
 
     def test_a_client_that_leaves_in_the_middle_gives_its_reader_back_and_the_message_stays_unread(
