@@ -195,7 +195,7 @@ class MailServer(MultiService):
 
     def _explained(self, reasons: list[str]) -> list[str]:
         """Say once what helps against taken ports."""
-        if not any("is taken by another program" in reason for reason in reasons):
+        if not any("is in use by another program" in reason for reason in reasons):
             return reasons
         try:
             pid = control.ask(self._data, "ping", {}, lambda *_: None)["pid"]

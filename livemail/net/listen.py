@@ -52,7 +52,7 @@ def _bound(family: socket.AddressFamily, host: str, port: int, backlog: int) -> 
 
 def _explained(place: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"{place} is taken by another program (`ss -ltnp 'sport = :{port}'` names it)"
+        return f"{place} is in use by another program (`ss -ltnp 'sport = :{port}'` names it)"
     if error.errno == errno.EACCES:
         return (
             f"{place} is not permitted: ports below 1024 are root's."
@@ -75,7 +75,7 @@ def listen_unix(reactor: IReactorUNIX, path: str, factory: Any, backlog: int) ->
     except CannotListenError as error:
         reason = error.socketError
         if getattr(reason, "errno", 0) == errno.EADDRINUSE:
-            raise BindError(f"{path} is taken by another program, or is not a socket", errno.EADDRINUSE) from None
+            raise BindError(f"{path} is in use by another program, or is not a socket", errno.EADDRINUSE) from None
         raise BindError(
             f"{path}: {getattr(reason, 'strerror', None) or reason}", getattr(reason, "errno", 0) or 0
         ) from None

@@ -19,7 +19,7 @@ def free_port() -> int:
 
 def test_a_taken_port_says_who_to_ask() -> None:
     port = free_port()
-    with bind_tcp("127.0.0.1", port, 5), pytest.raises(BindError, match="taken by another program") as caught:
+    with bind_tcp("127.0.0.1", port, 5), pytest.raises(BindError, match="in use by another program") as caught:
         bind_tcp("127.0.0.1", port, 5)
     assert caught.value.errno == errno.EADDRINUSE
     assert f"sport = :{port}" in str(caught.value)

@@ -117,3 +117,13 @@ def unharmed(server: Server) -> Iterator[None]:
         assert other.line().startswith(wanted)
         assert time.monotonic() - began < 1
         other.close()
+
+
+def spool_empties(server: Server, seconds: float = 10) -> bool:
+    """Whether no spool file is left once the server has noticed that the client is gone."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not list(server.data.rglob("spool/*")):
+            return True
+        time.sleep(0.05)
+    return False

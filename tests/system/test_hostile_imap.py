@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.system.hostile import Raw, unharmed
+from tests.system.hostile import Raw, spool_empties, unharmed
 from tests.system.mail import deliver, smtp
 from tests.system.rig import Server
 
@@ -131,7 +131,7 @@ def test_row_36_a_client_that_leaves_in_mid_literal(server: Server) -> None:
     raw.close()
     raw = _open(server)
     assert raw.tagged(b"t NOOP\r\n").startswith(b"t OK")
-    assert not [path for path in server.data.rglob("spool/*") if path.stat().st_size]
+    assert spool_empties(server)
 
 
 def test_list_patterns_do_not_backtrack(server: Server) -> None:

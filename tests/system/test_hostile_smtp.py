@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.system.hostile import Raw, unharmed
+from tests.system.hostile import Raw, spool_empties, unharmed
 from tests.system.mail import fetch_all, imap
 from tests.system.rig import Server
 
@@ -314,7 +314,7 @@ def test_row_36_a_client_that_leaves_in_the_middle_leaves_nothing(server: Server
         raw.close()
     assert _open(server).ask(b"NOOP").startswith(b"250")
     assert _count(server) == before
-    assert not [path for path in server.data.rglob("spool/*") if path.stat().st_size]
+    assert spool_empties(server)
 
 
 def test_row_48_what_the_peer_says_is_escaped_in_the_log(server: Server) -> None:
