@@ -4,10 +4,12 @@ import ast
 import io
 import json
 import os
+import shutil
 import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,7 +57,9 @@ class WholeServer(TestCase):
     def setUp(self) -> None:
         self.umask = os.umask(0o022)
         self.interval = sys.getswitchinterval()
-        self.folder = Path(self.mktemp()).absolute()
+        above = Path(tempfile.mkdtemp())  # not mktemp(): under pytest that is a folder of the checkout
+        self.addCleanup(shutil.rmtree, above)
+        self.folder = above / "data"
         self.config = profile(self.folder)
         self.shown = io.StringIO()
         self.server = self.make(self.config)
