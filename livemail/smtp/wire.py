@@ -48,14 +48,15 @@ class Wire:
         self._buffer = b""
         self._at = 0
         self._later: list[bytes] = []  # fed while nothing was asked for; joined once
+        self._later_octets = 0
         self._mode = _COMMAND
         self._virtual = 0  # octets at the front of the content that were never sent
         self._left = 0
 
     @property
     def pending(self) -> int:
-        """Octets fed and not yet taken."""
-        return len(self._buffer) - self._at + sum(map(len, self._later)) - self._virtual
+        """Octets fed and not yet taken.  Asked for at every read, so it is never counted anew."""
+        return len(self._buffer) - self._at + self._later_octets - self._virtual
 
     def feed(self, octets: bytes) -> None:
         """Take octets as they arrive."""
@@ -66,11 +67,13 @@ class Wire:
             self._at = 0
         else:
             self._later.append(octets)
+            self._later_octets += len(octets)
 
     def _gather(self) -> None:
         self._buffer = b"".join((self._buffer[self._at :], *self._later))
         self._at = 0
         self._later.clear()
+        self._later_octets = 0
 
     # ---------------------------------------------------------------------------------------------- commands
 
@@ -108,8 +111,10 @@ class Wire:
 
     def begin_data(self) -> None:
         """354 is on its way: what follows is content up to CRLF.CRLF."""
-        self._later.insert(0, b"\r\n" + self._buffer[self._at :])
-        self._buffer, self._at = b"", 0
+        self._buffer = b"".join((b"\r\n", self._buffer[self._at :], *self._later))
+        self._at = 0
+        self._later.clear()
+        self._later_octets = 0
         self._virtual = 2
         self._mode = _DATA
 

@@ -182,3 +182,22 @@ def test_a_line_of_2048_octets_passes_and_auth_may_be_longer():
     wire.feed(b"x" * 2047 + b"\r\n")
     with pytest.raises(WireError):
         wire.line()
+
+
+def test_pending_counts_what_was_fed_and_not_taken():
+    wire = Wire()
+    for octet in b"NOOP\r\nDATA\r\nabc":
+        wire.feed(bytes([octet]))
+    assert wire.pending == 15
+    assert wire.line() == b"NOOP"
+    assert wire.pending == 9
+    wire.feed(b"de")
+    assert wire.pending == 11
+    assert wire.line() == b"DATA"
+    wire.feed(b"f")
+    wire.begin_data()
+    assert wire.pending == 6
+    wire.feed(b"\r\n")
+    assert wire.pending == 8
+    assert wire.chunk() == (b"abcdef", False)
+    assert wire.pending == 2
