@@ -7,7 +7,7 @@ from livemail.interfaces.settings import Settings
 MIB = 1024 * 1024
 
 
-class StorageSettings(Settings):
+class StorageSettings(Settings, frozen=True):
     """The ``[storage]`` section.
 
     message_size_limit: octets of the largest message taken.  memory_content_limit: octets of a content kept in memory

@@ -459,3 +459,38 @@ def test_recent_is_claimed_once(rig, account):
     assert rig.wait(account.claim_recent(box, MAX_UID)) == 4
     assert rig.info(account).recent_from == 5
     assert rig.info(account).highest_modseq == before
+
+
+# ------------------------------------------------------------------------------------------------------------- threads
+
+
+def mail(name: str, *references: str) -> bytes:
+    """A message with a Message-ID, and References farthest first."""
+    pointing = f"References: {' '.join(references)}\r\n" if references else ""
+    return f"Message-ID: {name}\r\n{pointing}\r\nx\r\n".encode()
+
+
+def threads(rig, account, *octets: bytes) -> list[int]:
+    """Deliver in this order; the thread ids."""
+    for content in octets:
+        rig.deliver(account, octets=content)
+    return [row[THREAD_ID] for row in rig.rows(account)]
+
+
+def test_a_reply_joins_the_nearest_message_known(rig, account):
+    one, two, reply = threads(rig, account, mail("<1@x>"), mail("<2@x>"), mail("<3@x>", "<1@x>", "<2@x>"))
+    assert one != two
+    assert reply == two
+
+
+def test_a_second_copy_joins_the_first(rig, account):
+    first, second = threads(rig, account, mail("<same@x>"), mail("<same@x>"))
+    assert first == second
+
+
+def test_two_replies_to_a_message_that_never_came_are_one_thread_and_it_joins_them(rig, account):
+    one, two, late, other = threads(
+        rig, account, mail("<a@x>", "<lost@x>"), mail("<b@x>", "<lost@x>"), mail("<lost@x>"), mail("<c@x>")
+    )
+    assert one == two == late
+    assert other != one

@@ -2,10 +2,11 @@ import io
 import json
 from pathlib import Path
 
-from twisted.logger import Logger, LogLevel
+import pytest
+from twisted.logger import Logger, LogLevel, formatEvent
 from twisted.python.failure import Failure
 
-from livemail.net.log import LineObserver, escape
+from livemail.net.log import LineObserver, escape, text_line
 from livemail.net.settings import LogSettings
 
 
@@ -86,3 +87,11 @@ def test_a_stream_that_fails_stops_nobody() -> None:
 def test_escape() -> None:
     assert escape("a\tb\x00\x9b") == "a\\tb\\x00\\x9b"
     assert escape("Grüße") == "Grüße"
+
+
+@pytest.mark.parametrize(
+    "log_format", ["plain", "100% {a} of {b}", "{{a}} {a}", "{a!r}", "{a:>5}", "{b()}", "{missing}", "{a.real}", "{"]
+)
+def test_the_quick_rendering_says_what_twisted_says(log_format: str) -> None:
+    event = {"log_format": log_format, "log_level": LogLevel.info, "log_time": 0.0, "a": 7, "b": lambda: "x"}
+    assert text_line(event) == f"1970-01-01T00:00:00.000Z info  {escape(formatEvent(event))}\n"

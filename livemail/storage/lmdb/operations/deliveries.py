@@ -30,7 +30,7 @@ class Prepared:
     """A content with all that can be computed before the writer has it, once for all its recipients."""
 
     __slots__ = (
-        "bits", "cache", "content", "digest", "ends", "header_size", "message_id", "references", "size",
+        "bits", "cache", "content", "digest", "ends", "header_size", "size", "thread_keys",
     )  # fmt: skip
 
     def __init__(self, content: Content) -> None:
@@ -45,8 +45,8 @@ class Prepared:
         envelope_end = len(summary.envelope)
         structure_end = envelope_end + len(summary.structure)
         self.ends = (envelope_end, structure_end, structure_end + len(summary.parts), len(self.cache))
-        self.message_id = message_id_key(summary.message_id) if summary.message_id else None
-        self.references = [message_id_key(reference) for reference in summary.references]
+        nearest_first = (summary.message_id, *reversed(summary.references))
+        self.thread_keys = [message_id_key(name) for name in nearest_first if name]
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -100,17 +100,22 @@ def add_message(
 
 
 def _thread(group: Group, account: AccountState, prepared: Prepared, email_id: int) -> int:
-    """Return the thread of the first referenced Message-ID the account knows, else a new one named by the message."""
+    """Return the thread of the nearest Message-ID the account has heard of, else a new one named by the message.
+
+    The message's own id is the nearest: a second copy joins the first.  Ids that were only referred to are remembered
+    too, so that two replies to a message that never came here are one thread.
+    """
     txn, table, prefix = group.txn, group.tables.msgid, U32.pack(account.id)
-    thread_id = email_id
-    for reference in prepared.references:
-        known = txn.get(prefix + reference, db=table)
+    keys = [prefix + name for name in prepared.thread_keys]
+    for key in keys:
+        known = txn.get(key, db=table)
         if known is not None:
-            thread_id = U64.unpack(known)[0]
             break
-    if prepared.message_id is not None:
-        txn.put(prefix + prepared.message_id, U64.pack(thread_id), overwrite=False, db=table)
-    return thread_id
+    else:
+        known = U64.pack(email_id)
+    for key in keys:
+        txn.put(key, known, overwrite=False, db=table)
+    return int(U64.unpack(known)[0])
 
 
 class Deliver:
