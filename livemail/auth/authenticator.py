@@ -23,7 +23,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import Interface, implementer
 
-from livemail.auth.realm import IMailUser
+from livemail.auth.realm import ILoginNames, IMailUser
 from livemail.auth.sasl import MECHANISMS
 from livemail.auth.throttle import Throttle
 from livemail.interfaces.filter import ConnectionInfo
@@ -61,6 +61,7 @@ class Authenticator:
         self._throttle = throttle
         self._clock = clock
         self._adapt: dict[Any, Adapt] = dict(foreign)
+        self._names: ILoginNames | None = ILoginNames(portal.realm, None)
 
     def mechanisms(self) -> Sequence[str]:
         """See `IAuthenticator`."""
@@ -82,13 +83,13 @@ class Authenticator:
         return await self._login(authcid, password, "", connection)
 
     async def _login(self, authcid: str, password: str, authzid: str, connection: ConnectionInfo) -> Login:
-        waited = self._throttle.before(authcid, connection.peer)
+        waited = self._throttle.before(authcid, connection.peer, self._counted_as(authcid))
         if waited > 0:
             await deferLater(self._clock, waited)
         try:
             interface, avatar, logout = await self._ask(authcid, password, connection)
         except CancelledError:
-            self._throttle.failed(authcid, connection.peer)
+            self._throttle.failed(authcid, connection.peer, self._counted_as(authcid))
             raise
         except UnhandledCredentials:
             self.log.error("No credentials checker takes passwords")  # noqa: TRY400
@@ -104,6 +105,9 @@ class Authenticator:
             raise AuthenticationUnavailable from None
         return self._admit(interface, avatar, logout, authcid, authzid, connection)
 
+    def _counted_as(self, authcid: str) -> str:
+        return self._names.counted_as(authcid) if self._names is not None else authcid
+
     async def _ask(self, authcid: str, password: str, connection: ConnectionInfo) -> tuple[Any, Any, Any]:
         try:
             credentials = UsernamePassword(authcid.encode(), password.encode("utf-8", "surrogateescape"))
@@ -115,7 +119,7 @@ class Authenticator:
         )
 
     async def _refuse(self, authcid: str, connection: ConnectionInfo, waited: float) -> None:
-        total = self._throttle.failed(authcid, connection.peer)
+        total = self._throttle.failed(authcid, connection.peer, self._counted_as(authcid))
         self.log.info(
             "{session} {service} {peer}: authentication failed for {authcid}",
             session=connection.session,

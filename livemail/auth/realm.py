@@ -34,6 +34,16 @@ class MailUser:
         self.account = account
 
 
+class ILoginNames(Interface):
+    """What a realm may know beside its avatars."""
+
+    def counted_as(login: str) -> str:  # noqa: N805
+        """Return what failures of a login are counted under: the same text for all names that mean one account.
+
+        Must not depend on whether there is such an account: how long an answer takes would tell it.
+        """
+
+
 Offer = Callable[[IMailUser], Awaitable[object]]
 
 
@@ -41,7 +51,7 @@ def no_logout() -> None:
     """Nothing is held for a login."""
 
 
-@implementer(IRealm)
+@implementer(IRealm, ILoginNames)
 class MailRealm:
     """Accounts of a store, by way of the directory.
 
@@ -65,6 +75,16 @@ class MailRealm:
         NotImplementedError when none of the interfaces can be given.
         """
         return Deferred.fromCoroutine(self._avatar(avatarId, interfaces))
+
+    def counted_as(self, login: str) -> str:
+        """Return the local part where the domain is ours, else the login.  See `ILoginNames`.
+
+        Which domain is the default one the directory does not say but by an account that exists; so one local part at several
+        of our domains is counted as one.  It may make an owner who is not trusted yet wait, and lets nobody in.
+        """
+        login = login.strip()
+        local, at, domain = login.rpartition("@")
+        return local if at and (not domain or self._directory.is_local_domain(domain)) else login
 
     async def _avatar(
         self, avatar_id: bytes | str | tuple[()], interfaces: tuple[Any, ...]

@@ -1,14 +1,15 @@
 """Failed logins make later ones wait.
 
-Failures are counted per account (as it was typed, existing or not) and per network (an IPv4 address, an IPv6 /64), in
-levels that decay by half every half-life.  The wait doubles with the level up to a maximum.
+Failures are counted per account (existing or not, under every name that may mean it) and per network (an IPv4 address, an
+IPv6 /64), in levels that decay by half every half-life.  The wait doubles with the level up to a maximum.
 
     before the check    wait for the higher of the two levels.  A guesser who hangs up as soon as no quick success comes
                         gains nothing: he had to wait before his guess was looked at.
     after a failure     wait for what the failure raised the level to, minus what was waited already.
 
 Nobody can lock an account's owner out by guessing at it: a pair of account and network that has succeeded is trusted and
-does not wait before the check, until it has failed `_TRUST` times in a row.
+does not wait before the check, until it has failed `_TRUST` times in a row.  Trust goes by the name as it was typed: names that are
+counted together need not be one account, and an account of one's own must not open the way to guessing at another.
 
 Every table is bounded; the entry that was quiet longest leaves first.  The counts live in one process.
 """
@@ -84,30 +85,34 @@ class Throttle:
         self._networks: _Recent[str, tuple[float, float]] = _Recent(capacity)
         self._trusted: _Recent[tuple[str, str], int] = _Recent(capacity)
 
-    def before(self, authcid: str, peer: str) -> float:
-        """Seconds to wait before these credentials are looked at."""
-        account, network = _account_key(authcid), network_of(peer)
-        if self._trusted.get((account, network)) is not None:
+    def before(self, authcid: str, peer: str, counted_as: str = "") -> float:
+        """Seconds to wait before these credentials are looked at.  counted_as: see `failed`."""
+        typed, network = _account_key(authcid), network_of(peer)
+        if self._trusted.get((typed, network)) is not None:
             return 0.0
-        return self._delay(account, network)
+        return self._delay(_account_key(counted_as) or typed, network)
 
-    def failed(self, authcid: str, peer: str) -> float:
-        """Count a failure; return the seconds from its beginning to its answer."""
-        account, network = _account_key(authcid), network_of(peer)
+    def failed(self, authcid: str, peer: str, counted_as: str = "") -> float:
+        """Count a failure; return the seconds from its beginning to its answer.
+
+        counted_as: one name for all the ways to name an account, "" when there is only ``authcid``.
+        """
+        typed, network = _account_key(authcid), network_of(peer)
+        account = _account_key(counted_as) or typed
         now = self._clock()
         self._accounts.set(account, (self._level(self._accounts.get(account), now) + 1, now))
         if network:
             self._networks.set(network, (self._level(self._networks.get(network), now) + 1, now))
-        left = self._trusted.get((account, network))
+        left = self._trusted.get((typed, network))
         if left is not None:
             if left > 1:
-                self._trusted.set((account, network), left - 1)
+                self._trusted.set((typed, network), left - 1)
             else:
-                self._trusted.drop((account, network))
+                self._trusted.drop((typed, network))
         return self._delay(account, network)
 
     def succeeded(self, authcid: str, peer: str) -> None:
-        """Trust this pair of account and network.  The counts stay: somebody else may be guessing."""
+        """Trust this pair of name and network.  The counts stay: somebody else may be guessing."""
         self._trusted.set((_account_key(authcid), network_of(peer)), _TRUST)
 
     def _level(self, entry: tuple[float, float] | None, now: float) -> float:
