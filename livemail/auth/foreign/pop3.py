@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from twisted.mail.interfaces import IMailboxPOP3
 from zope.interface import Interface, implementer
 
-from livemail.auth.foreign.reduced import ReducedAccount, foreign_record
+from livemail.auth.foreign.reduced import OctetsReader, ReducedAccount, foreign_record
 from livemail.auth.realm import IMailUser, MailUser
 from livemail.interfaces.maildrop import IMaildrop, IMaildropOwner
 from livemail.interfaces.storage import SIZE, UID_, AccountRecord, FetchWant, IAccount, IContentReader
@@ -33,20 +33,6 @@ _CHUNK: Final = 256 * 1024
 
 
 # ---------------------------------------------------------------------------------------------------- foreign → ours
-
-
-@implementer(IContentReader)
-class _Octets:
-    def __init__(self, octets: bytes) -> None:
-        self.size = len(octets)
-        self.prefix_size = 0
-        self._octets = octets
-
-    async def read(self, offset: int, length: int) -> bytes:
-        return self._octets[offset : offset + length]
-
-    def close(self) -> None:
-        self._octets = b""
 
 
 @implementer(IMaildrop)
@@ -70,7 +56,7 @@ class ForeignMaildrop:
 
     async def open(self, position: int) -> IContentReader | None:
         """See `IMaildrop`."""
-        return _Octets(await self._read(position))
+        return OctetsReader(await self._read(position))
 
     async def remove(self, positions: Sequence[int]) -> None:
         """See `IMaildrop`."""

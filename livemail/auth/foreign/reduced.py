@@ -40,6 +40,24 @@ def _refuse() -> NoReturn:
     raise NotPermitted("Not available for this account")
 
 
+@implementer(IContentReader)
+class OctetsReader:
+    """A message whose octets are at hand."""
+
+    def __init__(self, octets: bytes) -> None:
+        self.size = len(octets)
+        self.prefix_size = 0
+        self._octets = octets
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """See `IContentReader`."""
+        return self._octets[offset : offset + length]
+
+    def close(self) -> None:
+        """See `IContentReader`."""
+        self._octets = b""
+
+
 @implementer(IWatch)
 class _NoWatch:
     def stop(self) -> None:
