@@ -268,7 +268,8 @@ class Connection(TwistedProtocol):
             self._clean_up_once()
             return
         self._last_input = self.owner.clock.seconds()
-        if error is not None:
+        # Gone says what we know when we cut the connection ourselves; any other error is a bug, and told even then.
+        if error is not None and not (self.is_closing and isinstance(error, Gone)):
             self.failed(error)
         self.pump()
 

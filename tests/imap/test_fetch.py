@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from twisted.logger import LogLevel, globalLogPublisher
 
 from livemail.imap import fetch_stream
 from livemail.interfaces.storage import Delivery
@@ -273,6 +274,20 @@ class TestLarge:
         assert client.transport.disconnecting or client.transport.disconnected
         assert b"BYE" not in answer, "it would be taken for the message's octets"
         assert len(answer) < self.SIZE
+
+    def test_a_connection_we_cut_is_not_logged_as_a_failure_of_ours(self, client, monkeypatch):
+        whole, events = BodyReader.read, []
+
+        async def read(self, offset, length):
+            return b"" if offset >= 1_000_000 else await whole(self, offset, length)
+
+        monkeypatch.setattr(BodyReader, "read", read)
+        globalLogPublisher.addObserver(events.append)
+        try:
+            client.send(b"f FETCH 1 BODY[]\r\n")
+        finally:
+            globalLogPublisher.removeObserver(events.append)
+        assert [event["log_level"] for event in events] == [LogLevel.warn], "the damage, and nothing else"
 
     def test_a_client_that_leaves_in_the_middle_gives_its_reader_back_and_the_message_stays_unread(
         self, client, monkeypatch
