@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import subprocess
@@ -62,34 +63,28 @@ def digests(imap: tuple[str, int]) -> set[str]:
 
 
 def measure(folder: Path, *, runs: int, count: int, size: int) -> list[str]:
-    """Both servers in turn; the table."""
+    """Both servers run by run in turn, so that what else the machine does meets both; the table."""
     peer, ours = Figures("Postfix → Dovecot"), Figures("livemail")
-    dovecot = Dovecot(folder)
-    try:
+    with contextlib.ExitStack() as running:
+        dovecot = Dovecot(folder)
+        running.callback(dovecot.stop)
         postfix = Postfix(folder)
-        try:
-            for number in range(runs + 1):
-                seconds, cpu = one_run(postfix.smtp, dovecot.imap, PEER_DOMAIN, count // 4, size)
-                say(f"bench: Postfix → Dovecot run {number}: {count // 4 / seconds:,.0f} messages/s")
-                if number:  # the first run warms up
-                    peer.rates.append(count // 4 / seconds)
-                    peer.client.append(cpu / seconds)
-        finally:
-            postfix.stop()
-        peer_digests = digests(dovecot.imap)
-    finally:
-        dovecot.stop()
-    livemail = Livemail(folder)
-    try:
+        running.callback(postfix.stop)
+        livemail = Livemail(folder)
+        running.callback(livemail.stop)
+        # The peer gets a quarter: a run of either lasts seconds.
+        turns = (
+            (peer, postfix.smtp, dovecot.imap, PEER_DOMAIN, count // 4),
+            (ours, livemail.smtp, livemail.imap, OUR_DOMAIN, count),
+        )
         for number in range(runs + 1):
-            seconds, cpu = one_run(livemail.smtp, livemail.imap, OUR_DOMAIN, count, size)
-            say(f"bench: livemail run {number}: {count / seconds:,.0f} messages/s")
-            if number:
-                ours.rates.append(count / seconds)
-                ours.client.append(cpu / seconds)
-        our_digests = digests(livemail.imap)
-    finally:
-        livemail.stop()
+            for figures, smtp, imap, domain, messages in turns:
+                seconds, cpu = one_run(smtp, imap, domain, messages, size)
+                say(f"bench: {figures.name} run {number}: {messages / seconds:,.0f} messages/s")
+                if number:  # the first run warms up
+                    figures.rates.append(messages / seconds)
+                    figures.client.append(cpu / seconds)
+        our_digests, peer_digests = digests(livemail.imap), digests(dovecot.imap)
     if our_digests != peer_digests:
         raise BenchError(f"bodies differ: {len(our_digests)} digests here, {len(peer_digests)} at the peer")
     bound = 8.0 if size == 4096 else None

@@ -12,6 +12,7 @@ A start either succeeds whole or raises `StartError` with everything that is in 
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import shlex
 import signal
@@ -216,6 +217,8 @@ class MailServer(MultiService):
     def startService(self) -> None:
         """Open the store, wire everything, serve.  Raises StartError."""
         sys.setswitchinterval(SWITCH_INTERVAL)
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
         if not self._sockets:
             # twist, unlike twistd, starts services without the privileged step.
             self._bind()

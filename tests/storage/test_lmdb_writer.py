@@ -13,6 +13,7 @@ from livemail.mail.changes import Added, FlagsChanged
 from livemail.mail.errors import NoSuchMailbox, Overloaded, OverQuota, StorageFailed, StorageFull
 from livemail.mail.flags import SEEN, FlagChange
 from livemail.mail.ids import UIDSet
+from livemail.net.coroutines import run
 from livemail.storage import failpoints
 from tests.contracts.stores import Recorder, message
 from tests.storage.lmdb_rig import Once
@@ -36,6 +37,7 @@ class Held:
         if name == "group-begin":
             self.groups += 1
             self._reached.set()
+            self._rig.pump.call_from_thread(lambda: None)  # so that who takes turns sees it
             assert self._go_on.wait(30)
         self.operations += name == "txn-operation"
 
@@ -44,13 +46,13 @@ class Held:
         failpoints.install(self)
         try:
 
-            async def reached():
-                assert self._reached.wait(30)
-
             async def release():
                 self._go_on.set()
 
-            return self._rig.pump.settle([self._first, reached(), *coroutines, release()])[2:-1]
+            run(self._first, lambda *_: None)
+            while not self._reached.is_set():
+                self._rig.pump.turn()
+            return self._rig.pump.settle([*coroutines, release()])[:-1]
         finally:
             failpoints.install(None)
 
