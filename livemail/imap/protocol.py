@@ -32,9 +32,9 @@ class IMAPConnection(Connection):
         super().__init__(owner)
         self.site = site
         self.idle_timeout = site.settings.login_timeout
-        self._begin()
+        self._begin_session()
 
-    def _begin(self) -> None:
+    def _begin_session(self) -> None:
         self.wire = Wire(limits_before_login(self.site.settings))
         self.session = Session(self, self.site)
 
@@ -57,7 +57,7 @@ class IMAPConnection(Connection):
 
     def restart(self) -> None:
         """Be as at the start, behind TLS now; a session before login holds nothing.  RFC 3501 §6.2.1."""
-        self._begin()
+        self._begin_session()
 
     # ------------------------------------------------------------------------------------------ Connection's
 
