@@ -28,6 +28,7 @@ from twisted.mail.interfaces import IAccountIMAP, IMailboxIMAP, IMessageIMAPCopi
 from zope.interface import Interface, implementer
 
 from livemail.auth.foreign.imap_columns import Columns
+from livemail.auth.foreign.imap_feed import Feed
 from livemail.auth.foreign.imap_mailbox import ForeignMailbox, message_set
 from livemail.auth.foreign.imap_message import ask, read_message, text_of, write_flags
 from livemail.auth.foreign.reduced import OctetsReader, ReducedAccount, foreign_record
@@ -48,7 +49,6 @@ from livemail.interfaces.storage import (
     Selected,
     Stored,
 )
-from livemail.mail.changes import Change
 from livemail.mail.content import chunks
 from livemail.mail.errors import InvalidName, MailError, NoSuchMailbox, NotPermitted, StorageFailed
 from livemail.mail.flags import FlagChange
@@ -62,18 +62,6 @@ _SPOOL_OCTETS: Final = 1024 * 1024
 _MODES: Final = {"add": 1, "remove": -1, "replace": 0}
 
 
-@implementer(IWatch)
-class _Watch:
-    def __init__(self, account: ForeignIMAPAccount, listener: IChangeListener) -> None:
-        self.listener: IChangeListener | None = listener
-        self._account = account
-
-    def stop(self) -> None:
-        if self.listener is not None:
-            self.listener = None
-            self._account.unwatched(self)
-
-
 @implementer(IAccount)
 class ForeignIMAPAccount(ReducedAccount):
     """One session's account.  now: seconds since the epoch."""
@@ -81,14 +69,12 @@ class ForeignIMAPAccount(ReducedAccount):
     def __init__(self, record: AccountRecord, theirs: Any, now: Callable[[], float] = time.time) -> None:
         super().__init__(record)
         self._theirs = theirs
-        self._now = now
-        self._modseq: ModSeq = 0
+        self._feed = Feed(now, self._close)
         self._separator = ""
         self._open: dict[str, ForeignMailbox] = {}
         self._by_id: dict[MailboxId, ForeignMailbox] = {}
         self._ids: dict[str, MailboxId] = {}
         self._last_id = 0
-        self._watches: list[_Watch] = []
 
     # ------------------------------------------------------------------------------------------------ names
 
@@ -128,7 +114,7 @@ class ForeignIMAPAccount(ReducedAccount):
             box = await ask(self._theirs.select, self._their_name(name), 1)
             if box is None or "\\noselect" in {text_of(flag).lower() for flag in await ask(box.getFlags)}:
                 raise NoSuchMailbox
-            found = ForeignMailbox(self._id_of(name), name, box, self.next_modseq, self.publish)
+            found = ForeignMailbox(self._id_of(name), name, box, self._feed.next_modseq, self._feed.publish)
             self._open[name] = self._by_id[found.id] = found
         await found.open()
         return found
@@ -170,7 +156,7 @@ class ForeignIMAPAccount(ReducedAccount):
             infos.append(
                 MailboxInfo(
                     id=self._id_of(name), name=name, special_use="", uid_validity=uid_validity, uid_next=uid_next,
-                    exists=exists, unseen=unseen, deleted=0, size=0, highest_modseq=self._modseq,
+                    exists=exists, unseen=unseen, deleted=0, size=0, highest_modseq=self._feed.modseq,
                     recent_from=uid_next, keywords=(),
                 )
             )  # fmt: skip
@@ -367,30 +353,15 @@ class ForeignIMAPAccount(ReducedAccount):
 
     # ------------------------------------------------------------------------------------------------ changes
 
-    def next_modseq(self) -> ModSeq:
-        """Return a ModSeq above all before it, in this session and in earlier ones."""
-        self._modseq = max(self._modseq + 1, int(self._now() * 1_000_000))
-        return self._modseq
-
-    def publish(self, origin: object, changes: Sequence[Change]) -> None:
-        """Tell every watch."""
-        for watch in tuple(self._watches):
-            if watch.listener is not None:
-                watch.listener.changed(self._modseq, origin, changes)
-
     def watch(self, listener: IChangeListener) -> IWatch:
-        """See `IAccount`."""
-        self._watches.append(_Watch(self, listener))
-        return self._watches[-1]
+        """See `IAccount`.  The session is over when its watch is: the foreign mailboxes are closed then."""
+        return self._feed.watch(listener)
 
-    def unwatched(self, watch: _Watch) -> None:
-        """The session is over when its watch is: close the foreign mailboxes."""
-        self._watches.remove(watch)
-        if not self._watches:
-            for name in list(self._open):
-                Deferred.fromCoroutine(self._forget(name)).addErrback(
-                    lambda failure: _log.failure("A foreign mailbox was not closed", failure)
-                )
+    def _close(self) -> None:
+        for name in list(self._open):
+            Deferred.fromCoroutine(self._forget(name)).addErrback(
+                lambda failure: _log.failure("A foreign mailbox was not closed", failure)
+            )
 
 
 def _date_of(item: AppendItem) -> bytes | None:
