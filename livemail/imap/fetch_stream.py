@@ -1,7 +1,7 @@
 """Answering a FETCH: batches of rows in, responses out, as fast as the client reads and no faster.  RFC 9051 §7.5.2.
 
 Three ways, by what is asked
-    rows only       one batch is one write (`render.rows`): lists, flags, envelopes, structures
+    rows only       one batch is one write (`render.rows`): lists, flags, envelopes, structures, cached header fields
     small messages  storage hands whole messages out with the batch, up to `SMALL_OCTETS` each and 1 MiB together
     large messages  read by chunks of `CHUNK_OCTETS`, one on its way at a time: a message of 200 MB costs what one
                     of 200 KB costs
@@ -13,12 +13,15 @@ because any other octet would be taken for the message's.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from operator import add
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from twisted.logger import Logger
 
 from livemail.imap.fetch_items import Items
+from livemail.imap.render.picks import pick_fields
 from livemail.imap.render.rows import RowRenderer, number_rows
 from livemail.imap.render.sections import MAX_HEADER_OCTETS, Section, cut_sections, literal
 from livemail.interfaces.storage import (
@@ -94,8 +97,9 @@ async def answer(session: Session, uids: UIDSet, items: Items, changed_since: Mo
     result = Answer()
     if not uids:
         return result
-    rows = RowRenderer(items.rows)
-    async for found in session.account.fetch(view.mailbox, uids, columns(items, changed_since)):
+    wanted = columns(items, changed_since)
+    rows = RowRenderer(items.rows, [section.label for section in items.sections])
+    async for found in session.account.fetch(view.mailbox, uids, wanted):
         if not found.rows:
             continue
         numbers, batch = number_rows(view, found)
@@ -103,13 +107,32 @@ async def answer(session: Session, uids: UIDSet, items: Items, changed_since: Mo
             continue
         view.learn_keywords(batch.keywords)
         view.tell_keywords(session.send)
-        if items.sections:
+        if wanted.fields:
+            lines = list(rows.lines(view, numbers, batch, _picked_columns(items.sections, batch)))
+            heads = list(rows.heads(view, numbers, batch)) if None in (batch.fields or ()) else []
+            await _Batch(session, items.sections, result).send_lines(lines, heads, batch)
+        elif items.sections:
             await _Batch(session, items.sections, result).send(list(rows.heads(view, numbers, batch)), batch)
         else:
-            session.send(rows.lines(view, numbers, batch))
+            session.send(b"".join(rows.lines(view, numbers, batch)))
             result.count += len(numbers)
         await session.drained()
     return result
+
+
+def _picked_columns(sections: tuple[Section, ...], batch: FetchBatch) -> list[Sequence[Any]]:
+    """Return sizes and octets of each section of header fields, by row; rows without cached fields have fillers."""
+    headers: list[bytes] = [text or b"" for text in batch.fields or ()]
+    if any(batch.prefixes or ()):
+        headers = list(map(add, batch.prefixes or (), headers))
+    found: list[Sequence[Any]] = []
+    for section in sections:
+        # RFC 9051 §6.4.5: the blank line behind the header is part of every selection.
+        picked = [text + b"\r\n" for text in pick_fields(headers, section.names)]
+        if section.offset is not None:
+            picked = [text[slice(*section.clip(0, len(text)))] for text in picked]
+        found += (list(map(len, picked)), picked)
+    return found
 
 
 class _Batch:
@@ -121,28 +144,36 @@ class _Batch:
         self.result = result
         self.sets_seen = any(section.sets_seen for section in sections)
 
+    async def send_lines(self, lines: list[bytes], heads: list[bytes], batch: FetchBatch) -> None:
+        """lines: the responses, not to be sent for rows without cached fields; for these there are heads."""
+        begin = 0
+        assert batch.fields is not None
+        for at in [at for at, text in enumerate(batch.fields) if text is None] if heads else []:
+            self._send_joined(lines[begin:at], batch.rows[begin:at])
+            await self._send_or_note(heads[at], batch.rows[at], None)
+            begin = at + 1
+        self._send_joined(lines[begin:], batch.rows[begin:])
+
+    def _send_joined(self, lines: list[bytes], rows: Sequence[Row]) -> None:
+        self.session.send(b"".join(lines))
+        self.result.count += len(lines)
+        if self.sets_seen:
+            self.result.unseen += [row[UID_] for row in rows if not row[FLAGS] & SEEN]
+
     async def send(self, heads: list[bytes], batch: FetchBatch) -> None:
         """heads: the open responses of the batch's rows."""
         send = self.session.send
         prefixes = batch.prefixes or [b""] * len(heads)
         parts = batch.parts or [b""] * len(heads)
-        texts = batch.contents if batch.contents is not None else batch.fields or [None] * len(heads)
-        by_fields = batch.contents is None
+        texts = batch.contents or [None] * len(heads)
         waiting = 0
         for head, row, prefix, packed, text in zip(heads, batch.rows, prefixes, parts, texts, strict=True):
             root = decode_parts(packed) if packed else None
             if text is None:
-                try:
-                    await self._send_large(head, row, root)
-                except StorageFailed as error:
-                    self.result.failure = error
+                await self._send_or_note(head, row, root)
                 waiting = 0
             else:
-                if by_fields:
-                    content = prefix + text
-                    items = cut_sections(self.sections, content, len(content), len(prefix), root)
-                else:
-                    items = cut_sections(self.sections, text, row[HEADER_SIZE], len(prefix), root)
+                items = cut_sections(self.sections, text, row[HEADER_SIZE], len(prefix), root)
                 response = _join(head, items)
                 send(response)
                 self._sent(row)
@@ -157,6 +188,12 @@ class _Batch:
             self.result.unseen.append(row[UID_])
 
     # ------------------------------------------------------------------------------------------ large messages
+
+    async def _send_or_note(self, head: bytes, row: Row, root: Part | None) -> None:
+        try:
+            await self._send_large(head, row, root)
+        except StorageFailed as error:
+            self.result.failure = error
 
     async def _send_large(self, head: bytes, row: Row, root: Part | None) -> None:
         session = self.session

@@ -107,7 +107,7 @@ async def _tell_flags(session: Session, view: View, stored: Stored) -> None:
     for start in range(0, len(rows), _BATCH):
         numbers, batch = number_rows(view, FetchBatch(rows[start : start + _BATCH], stored.keywords))
         if numbers:
-            session.send(renderer.lines(view, numbers, batch))
+            session.send(b"".join(renderer.lines(view, numbers, batch)))
             await session.drained()
 
 

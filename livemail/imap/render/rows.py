@@ -50,26 +50,34 @@ _COLUMNS: Final = ("envelopes", "structures", "prefixes", "fields", "parts", "co
 class RowRenderer:
     """Renders what one command asks of every row.  Lives as long as the command."""
 
-    def __init__(self, items: Iterable[str]) -> None:
-        """items: names out of `ROW_ITEMS`."""
+    def __init__(self, items: Iterable[str], labels: Iterable[bytes] = ()) -> None:
+        """items: names out of `ROW_ITEMS`.  labels: of the sections whose values `lines` is given."""
         wanted = frozenset(items)
         self.items = tuple(item for item in _FORMATS if item in wanted)
         self.head = b"* %d FETCH (" + b" ".join(_FORMATS[item] for item in self.items)
         """Format of a response up to, without, its closing parenthesis."""
-        self.line = self.head + b")\r\n"
+        values = [label.replace(b"%", b"%%") + b" {%d}\r\n%b" for label in labels]
+        self.line = self.head + b" " * bool(self.items and values) + b" ".join(values) + b")\r\n"
         self._dates = InternalDates()
         self._texts = FlagTexts(())
         self._recent_texts = FlagTexts((), recent=True)
 
-    def lines(self, view: View, numbers: Sequence[int], batch: FetchBatch) -> bytes:
-        """Whole responses for every row of a numbered batch."""
-        return b"".join(map(self.line.__mod__, self._arguments(view, numbers, batch)))
+    def lines(
+        self, view: View, numbers: Sequence[int], batch: FetchBatch, values: Sequence[Iterable[Any]] = ()
+    ) -> Iterator[bytes]:
+        """Whole responses for every row of a numbered batch.
+
+        values: for each label the column of the sizes and the column of the octets.
+        """
+        return map(self.line.__mod__, self._arguments(view, numbers, batch, values))
 
     def heads(self, view: View, numbers: Sequence[int], batch: FetchBatch) -> Iterator[bytes]:
         """Responses for every row of a numbered batch, still open."""
         return map(self.head.__mod__, self._arguments(view, numbers, batch))
 
-    def _arguments(self, view: View, numbers: Sequence[int], batch: FetchBatch) -> Iterator[tuple[Any, ...]]:
+    def _arguments(
+        self, view: View, numbers: Sequence[int], batch: FetchBatch, values: Sequence[Iterable[Any]] = ()
+    ) -> Iterator[tuple[Any, ...]]:
         columns: list[Iterable[Any]] = [numbers]
         rows = batch.rows
         for item in self.items:
@@ -89,7 +97,7 @@ class RowRenderer:
                 columns.append(map(basic_body, batch.structures or ()))
             else:
                 columns.append(batch.structures or ())
-        return zip(*columns, strict=True)
+        return zip(*columns, *values, strict=True)
 
     def _flags_column(self, view: View, batch: FetchBatch) -> Iterable[bytes]:
         rows = batch.rows
