@@ -8,12 +8,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 export LIVEMAIL_DATA ?= $(CURDIR)/var
 
-.PHONY: run test check unit system fuzz format clean debian help
+.PHONY: run test check unit system format clean debian help
 
 help:
 	@sed -n '2,4s/^# *//p' Makefile
 	@echo "  make check   formatting, lint, types, layers, module sizes"
 	@echo "  make unit    the tests that start no server"
+	@echo "  make system  the tests that start the real server and real clients"
+	@echo "  make format  formats the code and mends what the linter can"
 	@echo "  make clean   removes .venv and caches, never data"
 
 $(BIN)/python:
@@ -48,14 +50,14 @@ check: $(VENV)/installed-test
 	@$(BIN)/python tests/module_sizes.py
 
 unit: $(VENV)/installed-test
-	@$(BIN)/python -m pytest -m 'not system' tests
+	@$(BIN)/python -m pytest -q -m 'not system' tests
 
 system: $(VENV)/installed-test debian
-	@$(BIN)/python -m pytest -m system tests
+	@$(BIN)/python -m pytest -q -m system tests
 
 test: $(VENV)/installed-test debian check
 	@echo "livemail: every test"
-	@$(BIN)/python -m pytest tests
+	@$(BIN)/python -m pytest -q tests
 
 format: $(VENV)/installed-test
 	@$(BIN)/ruff format .

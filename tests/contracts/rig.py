@@ -39,8 +39,6 @@ class Clock:
 class Rig:
     """One open store of a back end, with the pump that drives it.  A subclass says how it is opened."""
 
-    is_durable = False
-
     def __init__(self, **settings: Any) -> None:
         self.pump = Pump()
         self.clock = Clock()
@@ -119,8 +117,6 @@ class MemoryRig(Rig):
 class LMDBRig(Rig):
     """The LMDB back end in a folder of its own, its writer a real thread."""
 
-    is_durable = True
-
     def __init__(self, **settings: Any) -> None:
         self._folder = tempfile.mkdtemp(prefix="livemail-contract-")
         super().__init__(**({"segment_octets": 4 * 1024 * 1024} | settings))
@@ -145,3 +141,5 @@ class LMDBRig(Rig):
 
 
 RIGS: dict[str, Callable[..., Rig]] = {"memory": MemoryRig, "lmdb": LMDBRig}
+DURABLE = ["lmdb"]
+"""The back ends of RIGS that remember."""

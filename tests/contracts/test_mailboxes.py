@@ -27,6 +27,7 @@ from livemail.mail.errors import (
 from livemail.mail.flags import FLAGGED, SEEN
 from livemail.mail.ids import UIDSet
 from livemail.mail.names import SPECIAL_USE
+from tests.contracts.rig import DURABLE
 from tests.contracts.stores import Recorder, message
 
 NEW = ["Archive", "Drafts", "INBOX", "Junk", "Sent", "Trash"]
@@ -292,9 +293,8 @@ def test_accounts_do_not_see_each_other(rig, account):
     assert (rig.info(account).exists, rig.info(other).exists) == (2, 2)
 
 
+@pytest.mark.parametrize("make_rig", DURABLE, indirect=True)
 def test_everything_is_there_after_reopening(rig, account):
-    if not rig.is_durable:
-        pytest.skip("the memory back end forgets")
     rig.wait(account.create_mailbox("a/b", "\\Flagged"))
     rig.wait(account.subscribe("x", True))
     there = rig.deliver(account, "a/b", b"X: y\r\n\r\nz\r\n", prefix=b"P: q\r\n", flags=SEEN)

@@ -118,6 +118,10 @@ class Server:
     def port(self, service: str) -> int:
         return self.address(service)[1]
 
+    def authority(self) -> bytes:
+        """The certificate of the local authority, PEM."""
+        return Path(self.facts["ca"]).read_bytes()
+
     @property
     def pid(self) -> int:
         assert self.process is not None

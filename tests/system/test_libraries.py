@@ -7,7 +7,6 @@ import io
 import poplib
 import smtplib
 import ssl
-from pathlib import Path
 
 import imapclient
 import pytest
@@ -130,7 +129,7 @@ class TestTwistedClients(TestCase):
         server = self.server
         sent: Deferred[object] = Deferred()
         host, port = server.address("submission")
-        authority = Certificate.loadPEM(Path(server.facts["ca"]).read_bytes())
+        authority = Certificate.loadPEM(server.authority())
         trust = optionsForClientTLS("localhost", trustRoot=authority)
         factory = ESMTPSenderFactory(
             server.facts["account"].encode(), server.facts["password"].encode(), "you@localhost", "you@localhost",
