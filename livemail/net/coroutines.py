@@ -33,6 +33,14 @@ class Run(Generic[T]):
         """Run up to the first real suspension, or to the end."""
         self._step(None, None)
 
+    def wait(self, awaited: Deferred[Any]) -> None:
+        """Go on from a first suspension: the caller has sent the coroutine its first None, and got ``awaited``."""
+        # A Deferred that has its result never gets here: awaiting it does not suspend.
+        self._waiting = awaited
+        awaited.addBoth(self._resume)
+        if self._cancelled and self._waiting is not None:
+            self._waiting.cancel()
+
     def cancel(self) -> None:
         """Cancel what is waited for; CancelledError is raised inside the coroutine, which may still clean up."""
         self._cancelled = True
@@ -51,11 +59,7 @@ class Run(Generic[T]):
         except BaseException as raised:
             self._on_done(None, raised)
             return
-        # A Deferred that has its result never gets here: awaiting it does not suspend.
-        self._waiting = awaited
-        awaited.addBoth(self._resume)
-        if self._cancelled and self._waiting is not None:
-            self._waiting.cancel()
+        self.wait(awaited)
 
     def _resume(self, result: Any) -> None:
         self._waiting = None

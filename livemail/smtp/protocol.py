@@ -13,8 +13,8 @@ from typing import Any, Final
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from livemail.mail.errors import WireError
-from livemail.net.connection import Connection, Gone, Owner
+from livemail.mail.errors import MailError, WireError
+from livemail.net.connection import TAKEN, Connection, Gone, Owner, Step
 from livemail.smtp import replies
 from livemail.smtp.session import Session
 from livemail.smtp.site import Site
@@ -47,9 +47,10 @@ class SMTPConnection(Connection):
         if delay:
             await deferLater(self.owner.clock, delay, _nothing)
         await self.session.greet()
+        self.touch()
         self._made_progress()
 
-    def next_step(self) -> Coroutine[Any, Any, None] | None:
+    def next_step(self) -> Step:
         session, wire = self.session, self.wire
         while session.in_content:
             piece = wire.chunk()
@@ -64,18 +65,24 @@ class SMTPConnection(Connection):
                 return session.end_of_content()
         try:
             line = wire.line()
+            if line is None:
+                return None
+            self._made_progress()
+            return session.command(line) or TAKEN
         except WireError as error:
-            return session.wire_error(error)
-        if line is None:
-            return None
-        self._made_progress()
-        return session.command(line)
+            session.wire_error(error)
+        except Exception as error:
+            self.failed(error)
+        return TAKEN
 
     def _made_progress(self) -> None:
         self._progress = _PROGRESS_OCTETS
-        self.deadline = self.owner.clock.seconds() + self.idle_timeout
+        self.deadline = self._last_input + self.idle_timeout
 
     def failed(self, error: BaseException) -> None:
+        if isinstance(error, WireError | MailError):
+            self.session.refuse(error)
+            return
         if isinstance(error, Gone):
             return
         self.log.failure(
