@@ -23,6 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
+import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
@@ -122,11 +123,10 @@ class Target:
     def _alone(self, operation: str, arguments: Mapping[str, Any], progress: Progress) -> Any:
         os.umask(0o077)
         threads = Threads(os.cpu_count() or 1)
+        settings = msgspec.structs.replace(self._config.storage, writer="thread")  # no process for one command
         try:
             store = threads.wait(
-                LMDBStore.open(
-                    self._data, self._config.storage, call_from_thread=threads.call, run_blocking=threads.blocking
-                )
+                LMDBStore.open(self._data, settings, call_from_thread=threads.call, run_blocking=threads.blocking)
             )
             try:
                 passwords = Passwords(threads.blocking, self._config.auth)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from livemail.interfaces.settings import Settings
 
 MIB = 1024 * 1024
@@ -17,7 +19,8 @@ class StorageSettings(Settings, frozen=True):
     space for the index, not disk space.  account_quota: octets one account may hold, 0 for no limit.  max_mailboxes: mailboxes
     per account.  change_rows, expunge_rows: commands per account, and expunges per mailbox, whose changes are remembered.
     max_queued: commands waiting for the disk before more are refused; max_queued_octets: likewise their contents' octets in
-    memory.
+    memory.  writer: where groups are committed: in a process of its own, beside the reactor's core, or in a thread of the
+    server's, which saves some 35 MiB and costs about half of the rate.
     """
 
     message_size_limit: int = 256 * MIB
@@ -34,3 +37,4 @@ class StorageSettings(Settings, frozen=True):
     expunge_rows: int = 10_000
     max_queued: int = 4096
     max_queued_octets: int = 64 * MIB
+    writer: Literal["process", "thread"] = "process"

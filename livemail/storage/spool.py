@@ -18,7 +18,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
 from struct import Struct
-from typing import Final
+from typing import Any, Final
 
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -46,14 +46,20 @@ _log = Logger()
 class MemoryContent:
     """A small content, whole."""
 
-    __slots__ = ("crc", "data", "digest", "size", "summary")
+    __slots__ = ("_summary", "crc", "data", "digest", "size")
 
-    def __init__(self, data: bytes, digest: bytes, crc: int, summary: Summary) -> None:
+    def __init__(self, data: bytes, digest: bytes, crc: int, summary: Summary | None) -> None:
         self.data = data
         self.digest = digest
         self.crc = crc
         self.size = len(data)
-        self.summary = summary
+        self._summary = summary
+
+    @property
+    def summary(self) -> Summary:
+        """What the one pass over the octets found."""
+        assert self._summary is not None
+        return self._summary
 
     def read(self, offset: int, length: int) -> bytes:
         """Return the octets [offset, offset+length), fewer at the end."""
@@ -62,13 +68,17 @@ class MemoryContent:
     def close(self) -> None:
         """Memory goes with the last reference; what was stored may still be read."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For the writer's process, which needs no summary."""
+        return MemoryContent, (self.data, self.digest, self.crc, None)
+
 
 class SpooledContent:
     """A large content: a flushed file in the format of a segment record."""
 
-    __slots__ = ("_fd", "_holders", "_is_closed", "_path", "crc", "digest", "size", "summary")
+    __slots__ = ("_fd", "_holders", "_is_closed", "_path", "_summary", "crc", "digest", "size")
 
-    def __init__(self, path: Path, fd: int, size: int, digest: bytes, crc: int, summary: Summary) -> None:
+    def __init__(self, path: Path, fd: int, size: int, digest: bytes, crc: int, summary: Summary | None) -> None:
         """fd: open for reading; this object's own from now on."""
         self._path: Path | None = path
         self._fd = fd
@@ -77,7 +87,13 @@ class SpooledContent:
         self.size = size
         self.digest = digest
         self.crc = crc
-        self.summary = summary
+        self._summary = summary
+
+    @property
+    def summary(self) -> Summary:
+        """What the one pass over the octets found."""
+        assert self._summary is not None
+        return self._summary
 
     def read(self, offset: int, length: int) -> bytes:
         """Return the octets [offset, offset+length), fewer at the end."""
@@ -98,11 +114,30 @@ class SpooledContent:
         """Whether the file is still this object's to give away."""
         return self._path is not None
 
+    @property
+    def path(self) -> str:
+        """The file's name; "" when it was given away."""
+        return str(self._path or "")
+
+    def moved(self, path: str) -> None:
+        """Another process has renamed the file for us."""
+        self._path = Path(path)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For the writer's process, which renames the file, or reads what was given away, while this one is held."""
+        return _in_writer, (self.path, os.getpid(), self._fd, self.size, self.digest, self.crc)
+
     def rename(self, path: Path) -> None:
         """Move the file to ``path``; it stays this object's, and goes when it is closed, until `give_away`."""
         assert self._path is not None
         self._path.rename(path)
         self._path = path
+
+    def close_descriptor(self) -> None:
+        """In the writer's process: give back what `_in_writer` opened; the file is the server's."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     def give_away(self) -> None:
         """The file belongs to a segment now.  Reading goes on through the open descriptor."""
@@ -121,6 +156,15 @@ class SpooledContent:
         if self._path is not None:
             self._path.unlink(missing_ok=True)
             self._path = None
+
+
+def _in_writer(path: str, pid: int, fd: int, size: int, digest: bytes, crc: int) -> SpooledContent:
+    """Make a spooled content as the writer's process has it: without a summary, read through its owner's descriptor."""
+    mine = -1 if path else os.open(f"/proc/{pid}/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    content = SpooledContent(Path(path), mine, size, digest, crc, None)
+    if not path:
+        content.give_away()
+    return content
 
 
 @implementer(IContentSink)

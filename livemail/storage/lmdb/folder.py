@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 import uuid
 from pathlib import Path
 from typing import Final
@@ -23,6 +24,9 @@ from livemail.storage.lmdb.records import FORMAT
 from livemail.storage.lmdb.segments import sync_folder
 
 SHARD: Final = "shard-00"
+
+ORPHAN_SECONDS: Final = 10.0
+"""How long the writer process of a server that was killed may take to finish."""
 
 
 class StoreError(Exception):
@@ -70,6 +74,11 @@ class Folder:
     def hash_key(self) -> bytes:
         """Key of the contents' digests: without it nobody can make two contents with one digest."""
         return bytes.fromhex(self.meta.hash_key)
+
+    @property
+    def lock(self) -> int:
+        """The lock's descriptor, for a process that works on the store together with this one."""
+        return self._lock
 
     @property
     def shard(self) -> Path:
@@ -142,20 +151,41 @@ def _read_meta(path: Path) -> Meta:
 
 def _take_lock(path: Path) -> int:
     fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    deadline = time.monotonic() + ORPHAN_SECONDS
+    while not _try_lock(fd):
         holder = os.pread(fd, 20, 0).strip()
-        os.close(fd)
         pid = int(holder) if holder.isdigit() else 0
+        if pid and not _lives(pid) and time.monotonic() < deadline:
+            # The server was killed and its writer process finishes the last group.
+            time.sleep(0.02)
+            continue
+        os.close(fd)
         raise StoreLocked(
             f"The mail store {path} is in use by process {pid or 'unknown'}.  Stop that livemail first (kill {pid or 'PID'}), or give"
             " this one another data folder.",
             pid,
-        ) from None
+        )
     os.ftruncate(fd, 0)
     os.pwrite(fd, b"%d\n" % os.getpid(), 0)
     return fd
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _make(path: Path) -> Meta:

@@ -25,16 +25,18 @@ from livemail.mail.ids import AccountId
 from livemail.storage.disk import Disk, ReserveFile
 from livemail.storage.lmdb.account import LMDBAccount
 from livemail.storage.lmdb.check import Check
+from livemail.storage.lmdb.committer import Committer
 from livemail.storage.lmdb.feed import ChangeFeed
 from livemail.storage.lmdb.folder import Folder, open_folder
 from livemail.storage.lmdb.operations.accounts import AddAccounts, RemoveAccount, SetPassword
 from livemail.storage.lmdb.operations.deliveries import Deliver, Item, Prepared
-from livemail.storage.lmdb.operations.group import Operation
+from livemail.storage.lmdb.operations.group import Event, Operation
 from livemail.storage.lmdb.reader import Reader
 from livemail.storage.lmdb.recovery import recover_tail
 from livemail.storage.lmdb.schema import open_environment
-from livemail.storage.lmdb.segments import SegmentReader
-from livemail.storage.lmdb.writer import Answer, CallFromThread, Request, Writer
+from livemail.storage.lmdb.segments import SegmentReader, Tail
+from livemail.storage.lmdb.writer import CallFromThread, ICommitter, Request, Writer
+from livemail.storage.lmdb.writer_process import Begin, RemoteCommitter
 from livemail.storage.settings import StorageSettings
 from livemail.storage.spool import ContentSink, Spool
 
@@ -73,9 +75,20 @@ class LMDBStore:
         self._is_open = True
         self._checks = 0
         self._when_idle: Deferred[None] | None = None
-        self._writer = Writer(
-            self._environment, self._tables, tail, settings, self.disk, reserve, now, call_from_thread, self._answered
+        self._writer = Writer(self._committer(tail, settings, reserve), settings, now, call_from_thread, self._answered)
+
+    def _committer(self, tail: Tail, settings: StorageSettings, reserve: ReserveFile) -> ICommitter:
+        folder = self._folder
+        if settings.writer == "thread":
+            return Committer(self._environment, self._tables, tail, settings, self.disk, reserve)
+        begin = Begin(
+            str(folder.path),
+            str(folder.shard),
+            str(folder.segments),
+            settings,
+            (tail.number, tail.size, tail.next_number),
         )
+        return RemoteCommitter(begin, folder.lock)
 
     @classmethod
     async def open(
@@ -114,9 +127,9 @@ class LMDBStore:
         """Run an operation in the next group.  frees: it makes room, and may use up the reserve file."""
         return self._writer.submit(Request(operation, origin, contents, frees=frees))
 
-    def _answered(self, answer: Answer) -> None:
-        self._segments.forget(answer.removed)
-        self.feed.publish(answer.events)
+    def _answered(self, events: Sequence[Event], removed: Sequence[int]) -> None:
+        self._segments.forget(removed)
+        self.feed.publish(events)
 
     # --------------------------------------------------------------------------------------------------- IMailStore
 

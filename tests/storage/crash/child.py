@@ -28,6 +28,7 @@ SETTINGS = StorageSettings(
     reserve_file=0,
     segment_octets=8 * 1024,
     memory_content_limit=16 * 1024,
+    writer=os.environ.get("CRASH_WRITER", "thread"),
 )
 IN_FLIGHT = 8
 

@@ -21,7 +21,7 @@ from tests.contracts.drive import Pump
 from tests.contracts.stores import content, fetch_all, message
 
 LIMIT = 3 * 1024 * 1024
-QUIET = StorageSettings(reserve_octets=0, reserve_percent=0, reserve_inodes=0, reserve_file=0)
+QUIET = StorageSettings(reserve_octets=0, reserve_percent=0, reserve_inodes=0, reserve_file=0, writer="thread")
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -47,6 +48,10 @@ class Prepared:
         self.ends = (envelope_end, structure_end, structure_end + len(summary.parts), len(self.cache))
         nearest_first = (summary.message_id, *reversed(summary.references))
         self.thread_keys = [message_id_key(name) for name in nearest_first if name]
+
+    def __getstate__(self) -> tuple[None, dict[str, Any]]:
+        """For the writer's process: all but the content, which it gets beside the operation."""
+        return None, {name: getattr(self, name) for name in self.__slots__ if name != "content"}
 
 
 class Item(msgspec.Struct, frozen=True):

@@ -1,0 +1,262 @@
+"""The committer: turns a group of works into one durable commit.
+
+It owns the tail segment and every write transaction.  It runs in the writer's thread, or in a process of its own
+(`livemail.storage.lmdb.writer_process`), so it knows neither the reactor nor Deferreds, and says what happened in its
+answers.
+
+What goes wrong                            what happens
+    an operation raises MailError          it alone is refused: it changed nothing
+    anything else inside the transaction   the transaction is thrown away and each work gets a group of its own
+    the disk is full (also quota, limits)  works that bring content get StorageFull; those that make room may use up the
+                                           reserve file; nothing needs a restart when space returns
+    fdatasync fails otherwise              the kernel may have dropped the pages, so it is never tried again: the shard
+                                           has failed, every work gets StorageFailed until the store is reopened
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import lmdb
+import msgspec
+
+from livemail.mail.content import Content
+from livemail.mail.errors import MailError, StorageFailed, StorageFull
+from livemail.storage.disk import FULL_ERRORS, Disk, ReserveFile
+from livemail.storage.failpoints import failpoint
+from livemail.storage.lmdb.operations.group import ContentMissing, Event, Group, Operation
+from livemail.storage.lmdb.schema import Environment, Tables
+from livemail.storage.lmdb.segments import Location, Tail, segment_path
+from livemail.storage.settings import StorageSettings
+from livemail.storage.spool import SpooledContent
+
+HOUSEKEEPING_SECONDS = 60.0
+
+FATAL_ERRORS = frozenset({errno.EIO, errno.EROFS, errno.ENXIO, errno.ENODEV})
+"""What the disk answers when it is the disk that is broken."""
+
+
+class Work(msgspec.Struct, eq=False):
+    """One operation of a group.
+
+    index: its place in the group.  origin: what its events name as theirs, None when nobody is.  contents: what it brings; frees: whether it
+    makes room on a full disk.
+    """
+
+    index: int
+    operation: Operation
+    origin: int | None
+    contents: Sequence[Content]
+    frees: bool
+
+
+class Answer(msgspec.Struct):
+    """What a group came to: (index, result, None) or (index, None, exception) for each work, and what to do about it.
+
+    events: to publish, in order.  removed: segments that are gone.  adopted: spool files that are segments now, by the
+    name they had.  moved: spool files that were renamed for nothing: name they had → name they have.  used: digests of
+    the contents that are referred to.  notes: (level, text) for the log.  failure: why the shard accepts nothing more.
+    """
+
+    results: list[tuple[int, Any, BaseException | None]]
+    events: list[Event] = msgspec.field(default_factory=list)
+    removed: list[int] = msgspec.field(default_factory=list)
+    adopted: list[str] = msgspec.field(default_factory=list)
+    moved: dict[str, str] = msgspec.field(default_factory=dict)
+    used: set[bytes] = msgspec.field(default_factory=set)
+    notes: list[tuple[str, str]] = msgspec.field(default_factory=list)
+    failure: str = ""
+
+
+class ShardFailed(Exception):
+    """What was written may be lost, and nothing more may be."""
+
+
+class Committer:
+    """Commits groups, one after the other; for one thread."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        tables: Tables,
+        tail: Tail,
+        settings: StorageSettings,
+        disk: Disk,
+        reserve: ReserveFile,
+    ) -> None:
+        self._environment = environment
+        self._tables = tables
+        self._tail = tail
+        self._settings = settings
+        self._disk = disk
+        self._reserve = reserve
+        self._now = 0
+        self._failure = ""
+        self._notes: list[tuple[str, str]] = []
+        self._adopted: list[SpooledContent] = []
+        self._housekeeping_due = 0.0
+
+    def commit(self, group: Sequence[Work], now: int) -> list[Answer]:
+        """Commit a group, or its works one by one when it fails as a whole.  now: seconds since the epoch."""
+        self._now = now
+        spooled = [
+            (content, content.path)
+            for work in group
+            for content in work.contents
+            if isinstance(content, SpooledContent) and content.is_adoptable
+        ]
+        try:
+            answers = self._run(list(group))
+        except Exception as error:  # A bug here must not leave sessions waiting for ever.
+            self._failure = f"the writer failed: {error!r}"
+            answers = [self._refused(group, StorageFailed(reason=self._failure))]
+        last = answers[-1]
+        for content, name in spooled:
+            if any(content is adopted for adopted in self._adopted):
+                last.adopted.append(name)
+            elif content.path != name:
+                last.moved[name] = content.path
+        self._adopted.clear()
+        last.failure = self._failure
+        last.notes, self._notes = self._notes, []
+        return answers
+
+    def close(self) -> None:
+        """Close the tail's file."""
+        self._tail.close()
+
+    def _run(self, batch: list[Work]) -> list[Answer]:
+        """Commit a group, or its requests one by one when it fails as a whole."""
+        if self._failure:
+            return [self._refused(batch, StorageFailed(reason=self._failure))]
+        try:
+            return [self._commit(batch)]
+        except ShardFailed as error:
+            self._failure = str(error)
+            self._note("critical", f"the shard accepts no more writes: {self._failure}; reopen the store")
+            return [self._refused(batch, StorageFailed(reason=self._failure))]
+        except Exception as error:
+            if len(batch) > 1:
+                if not isinstance(error, ContentMissing):
+                    self._note("warn", f"a group of {len(batch)} failed ({error!r}); each gets its own")
+                return [answer for work in batch for answer in self._run([work])]
+            return self._failed(batch, error)
+
+    def _failed(self, batch: list[Work], error: Exception) -> list[Answer]:
+        """One request alone made the index fail."""
+        if isinstance(error, StorageFull) or self._says_full(error):
+            if batch[0].frees and self._reserve.give_up():
+                self._note("warn", "the disk is full: the reserve file was given up to make room")
+                return self._run(batch)
+            return [self._refused(batch, StorageFull(reason=repr(error)))]
+        if isinstance(error, OSError | lmdb.BadValsizeError | lmdb.BadRslotError | lmdb.ReadersFullError):
+            return [self._refused(batch, StorageFailed(reason=repr(error)))]
+        if isinstance(error, lmdb.Error):
+            self._failure = f"the index failed: {error!r}"
+            self._note("critical", f"the shard accepts no more writes: {self._failure}; reopen the store")
+            return [self._refused(batch, StorageFailed(reason=self._failure))]
+        return [self._refused(batch, error)]
+
+    def _says_full(self, error: Exception) -> bool:
+        if isinstance(error, lmdb.MapFullError):
+            return True
+        if isinstance(error, OSError):
+            return error.errno in FULL_ERRORS
+        # LMDB 0.9 calls a short write to a full disk an input/output error; the disk itself knows better.
+        return isinstance(error, lmdb.Error) and (
+            any(os.strerror(number) in str(error) for number in FULL_ERRORS) or self._disk.free_octets() < 1024 * 1024
+        )
+
+    @staticmethod
+    def _refused(batch: Sequence[Work], error: Exception) -> Answer:
+        return Answer([(work.index, None, error) for work in batch])
+
+    def _commit(self, batch: Sequence[Work]) -> Answer:
+        """Write contents and index.  Raises what makes the whole group fail; then nothing of it happened."""
+        failpoint("group-begin")
+        refused: list[tuple[int, Any, BaseException | None]] = []
+        contents = self._new_contents(batch)
+        written: dict[bytes, Location] = {}
+        if contents:
+            try:
+                written = dict(zip(contents, self._tail.write(list(contents.values())), strict=True))
+            except OSError as error:
+                if error.errno in FATAL_ERRORS:
+                    raise ShardFailed(f"writing contents: {error!r}") from error
+                self._tail.rewind()
+                if error.errno not in FULL_ERRORS:
+                    raise
+                full = StorageFull(reason=f"writing contents: {error}")
+                refused = [(work.index, None, full) for work in batch if _brings(work, contents)]
+                batch = [work for work in batch if not _brings(work, contents)]
+        try:
+            answer = self._transact(batch, written)
+        except BaseException:
+            self._tail.rewind()
+            raise
+        answer.results += refused
+        self._adopted += [
+            content
+            for digest, content in contents.items()
+            if isinstance(content, SpooledContent) and digest in written and digest in answer.used
+        ]
+        return answer
+
+    def _new_contents(self, batch: Sequence[Work]) -> dict[bytes, Content]:
+        """Return the contents no segment holds yet."""
+        contents = {content.digest: content for work in batch for content in work.contents}
+        if contents:
+            with self._environment.begin() as txn:
+                for digest in [digest for digest in contents if txn.get(digest, db=self._tables.blob) is not None]:
+                    del contents[digest]
+        return contents
+
+    def _transact(self, batch: Sequence[Work], written: dict[bytes, Location]) -> Answer:
+        results: list[tuple[int, Any, BaseException | None]] = []
+        txn = self._environment.begin(write=True)
+        try:
+            failpoint("txn-begun")
+            group = Group(txn, self._tables, self._settings, self._now, self._tail, written)
+            for work in batch:
+                failpoint("txn-operation")
+                group.origin = work.origin
+                try:
+                    results.append((work.index, work.operation.run(group), None))
+                except (StorageFull, StorageFailed):
+                    raise
+                except MailError as error:
+                    results.append((work.index, None, error))
+            group.flush()
+            failpoint("txn-filled")
+            txn.commit()
+        except BaseException:
+            with contextlib.suppress(lmdb.Error):  # A failed commit has ended the transaction already.
+                txn.abort()
+            raise
+        self._tail.commit()
+        failpoint("txn-committed")
+        for number in group.removed_segments:
+            with contextlib.suppress(OSError):  # What cannot be unlinked now is removed at the next start.
+                segment_path(self._tail.folder, number).unlink(missing_ok=True)
+        failpoint("segments-removed")
+        return Answer(results, group.events, group.removed_segments, used=group.used)
+
+    def keep_house(self) -> None:
+        """Between groups: free the slots of readers that died, make the reserve file again when there is room."""
+        now = time.monotonic()
+        if now >= self._housekeeping_due:
+            self._housekeeping_due = now + HOUSEKEEPING_SECONDS
+            self._environment.reader_check()
+            self._reserve.fill(self._disk)
+
+    def _note(self, level: str, text: str) -> None:
+        self._notes.append((level, text))
+
+
+def _brings(work: Work, contents: dict[bytes, Content]) -> bool:
+    return any(content.digest in contents for content in work.contents)
