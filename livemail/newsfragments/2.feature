@@ -1,1 +1,1 @@
-First light: one ``twistd livemail run`` receives mail by SMTP, submission and LMTP, files it durably in LMDB and serves it by IMAP4rev1 and POP3.
+One ``twistd livemail run`` (or ``make run``) receives mail by SMTP, submission and LMTP, files it durably in LMDB and serves it by IMAP4rev1 and POP3; acknowledged mail survives ``kill -9`` and power loss.  Without a configuration it runs on loopback with an account, a password and a certificate authority of its own.  ``livemail`` adds, lists and removes accounts and checks the store, beside a running server and without one.
