@@ -11,15 +11,16 @@ import pytest
 
 import livemail
 from livemail.config import LOCAL_PORTS
+from tests.system.rig import free_offset
 
 RUN = "import sys; from twisted.scripts.twistd import run; sys.argv[0] = 'twistd'; run()"
-OFFSET = 13_370
 
 
 @pytest.mark.system
 def test_sigterm_drains_within_bounds_and_ends_with_status_0(tmp_path: Path) -> None:
     root = Path(livemail.__file__).parents[1]
-    environment = {**os.environ, "LIVEMAIL_DATA": str(tmp_path), "LIVEMAIL_PORT_OFFSET": str(OFFSET)}
+    offset = free_offset()
+    environment = {**os.environ, "LIVEMAIL_DATA": str(tmp_path), "LIVEMAIL_PORT_OFFSET": str(offset)}
     server = subprocess.Popen(
         [sys.executable, "-c", RUN, "-n", "--pidfile=", "livemail", "run"],
         cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -27,9 +28,9 @@ def test_sigterm_drains_within_bounds_and_ends_with_status_0(tmp_path: Path) -> 
     try:
         assert server.stdout is not None
         assert server.stdout.readline().startswith("livemail runs")
-        with socket.create_connection(("127.0.0.1", LOCAL_PORTS["smtp"] + OFFSET), 10) as idle:
+        with socket.create_connection(("127.0.0.1", LOCAL_PORTS["smtp"] + offset), 10) as idle:
             idle.settimeout(20)
-            with socket.create_connection(("127.0.0.1", LOCAL_PORTS["smtp"] + OFFSET), 10) as busy:
+            with socket.create_connection(("127.0.0.1", LOCAL_PORTS["smtp"] + offset), 10) as busy:
                 busy.settimeout(20)
                 talk = busy.makefile("rwb", buffering=0)
                 assert talk.readline().startswith(b"220")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -56,9 +57,15 @@ def _is_free(port: int) -> bool:
     return True
 
 
+_steps = itertools.count(1)
+
+
 def free_offset() -> int:
-    """An offset at which all ports of the local profile are free, below the ephemeral range."""
-    for step in range(1, 250):
+    """An offset at which all ports of the local profile are free, below the ephemeral range; each time another one.
+
+    Another one, because ports that were just in use wait for stragglers; by process, because suites run side by side.
+    """
+    for step in itertools.islice(_steps, 250):
         offset = 3000 + (os.getpid() * 37 + step * 101) % 26000
         if all(_is_free(port + offset) for port in LOCAL_PORTS):
             return offset
