@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.mail import imap4
 from twisted.mail.interfaces import IMailboxIMAP, IMailboxIMAPListener
 from zope.interface.verify import verifyObject
 
 from livemail.auth.foreign.imap_account import ForeignIMAPAccount
 from livemail.auth.foreign.imap_mailbox import ForeignMailbox
+from livemail.auth.foreign.imap_message import refusal
 from livemail.auth.foreign.reduced import foreign_record
-from livemail.interfaces.storage import IAccount
+from livemail.interfaces.storage import FetchWant, IAccount
+from livemail.mail.errors import MailboxExists, NoSuchMailbox, NotPermitted, StorageFailed
+from livemail.mail.ids import UIDSet
 from tests.auth.imap_foreign import CopierMailbox, FileMessage, ForeignRig, Mailbox, Message, Part
+from tests.auth.rig import finish
 
 PLAIN = b"Subject: one\nFrom: a@example.org\nMessage-ID: <1@x>\n\nbody\n"
 CRLF_PLAIN = PLAIN.replace(b"\n", b"\r\n")
@@ -184,6 +189,7 @@ def test_names_with_another_separator_are_translated(rig):
     assert client.ok(b'LIST "" A*') == [
         b'* LIST (\\NonExistent \\Noselect \\HasChildren) "/" A', b'* LIST (\\HasNoChildren) "/" A/B',
     ]  # fmt: skip
+    assert client.ok(b'LIST "" C*') == []
     client.ok(b"SELECT A/B")
     assert client.command(b"SELECT A.B")[-1].startswith(b"NO ")
 
@@ -256,6 +262,46 @@ def test_what_they_refuse_is_refused_in_their_words_and_what_breaks_is_not_quote
     (answer,) = client.command(b"FETCH 1 FLAGS")
     assert answer.startswith(b"NO [UNAVAILABLE]")
     assert b"their disk" not in answer
+
+
+@pytest.mark.parametrize(
+    ("raised", "refused"),
+    [
+        (imap4.ReadOnlyMailbox(), NotPermitted),
+        (imap4.NoSuchMailbox(), NoSuchMailbox),
+        (imap4.MailboxCollision(), MailboxExists),
+        (imap4.MailboxException("Closed on Sundays"), NotPermitted),
+        (OSError("secret"), StorageFailed),
+    ],
+)
+def test_what_they_raise_has_a_name_here(raised, refused):
+    assert type(refusal(raised)) is refused
+    assert "secret" not in refusal(raised).text
+
+
+def test_what_is_larger_than_asked_for_does_not_come_with_the_batch(rig):
+    account = ForeignIMAPAccount(foreign_record("alice"), rig.realm.account)
+
+    async def contents(up_to: int):
+        mailbox = (await account.select("INBOX", claim_recent=True)).info.id
+        want = FetchWant(contents=True, contents_up_to=up_to)
+        return [c async for batch in account.fetch(mailbox, UIDSet.of([11]), want) for c in batch.contents]
+
+    assert finish(contents(10)) == [None]
+    assert finish(contents(1000)) == [CRLF_PLAIN]
+
+
+def test_news_that_come_while_a_command_reads_are_not_lost(rig):
+    client = rig.client()
+    client.ok(b"SELECT INBOX")
+    waiting = rig.inbox.waiting = Deferred()
+    client.send(b"a FETCH 1 FLAGS\r\n")
+    rig.inbox.arrive(FileMessage, [], PLAIN)
+    waiting.callback(None)
+    client.take()
+    client.send(b"i IDLE\r\n")
+    assert client.send(b"DONE\r\n")
+    assert client.ok(b"UID SEARCH ALL") == [b"* SEARCH 11 14 17"]
 
 
 def test_an_account_whose_mailboxes_cannot_be_created_says_so(rig):

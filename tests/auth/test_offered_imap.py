@@ -26,7 +26,7 @@ from zope.interface.verify import verifyObject
 from livemail.auth.foreign.imap_offered import OfferedAccount, matches, offered_imap
 from livemail.auth.foreign.imap_offered_message import StoreSuspends, at_once
 from livemail.auth.realm import MailRealm
-from livemail.interfaces.storage import AppendItem, FetchWant, IChangeListener
+from livemail.interfaces.storage import EMAIL_ID, AppendItem, FetchWant, IChangeListener
 from livemail.mail.content import Content
 from livemail.mail.flags import FlagChange
 from livemail.mail.ids import UIDSet
@@ -118,6 +118,14 @@ class OfferedWorld(World):
 
         return finish(read())
 
+    def email_ids(self, mailbox: str) -> list[int]:
+        async def read() -> list[int]:
+            info = await self.account.mailbox(mailbox)
+            fetched = self.account.fetch(info.id, UIDSet.all(), FetchWant())
+            return [row[EMAIL_ID] async for batch in fetched for row in batch.rows]
+
+        return finish(read())
+
     @property
     def inbox(self):
         return finish(self.account.mailbox("INBOX")).id
@@ -192,11 +200,17 @@ def test_a_large_message_is_read_in_pieces(world):
 def test_store_and_expunge(world):
     stock = world.stock()
     stock.ok(b"SELECT INBOX")
-    assert b"* 2 FETCH (FLAGS (\\Flagged later))" in stock.ok(b"STORE 2 +FLAGS (\\Flagged later)")
+    assert stock.ok(b"STORE 2 +FLAGS (\\Flagged later)").count(b"* 2 FETCH (FLAGS (\\Flagged later))") == 1
+    assert stock.ok(b"NOOP").startswith(b"t OK")
     assert b"* 1 FETCH (FLAGS (\\Deleted) UID 1)" in stock.ok(b"UID STORE 1 FLAGS (\\Deleted)")
     assert stock.ok(b"EXPUNGE") == b"* 1 EXPUNGE\r\nt OK EXPUNGE completed\r\n"
     assert world.octets("INBOX") == [MIXED]
+    assert stock.ok(b"NOOP").startswith(b"t OK")
     assert stock.ok(b"FETCH 1 UID").startswith(b"* 1 FETCH (UID 2)")
+    world.append("INBOX", PLAIN)
+    stock.ok(b"NOOP")
+    stock.ok(b"STORE 1:2 +FLAGS.SILENT (\\Deleted)")
+    assert stock.ok(b"EXPUNGE").startswith(b"* 2 EXPUNGE\r\n* 1 EXPUNGE\r\nt OK")
     stock.ok(b"EXAMINE INBOX")
     assert b"t BAD" in stock.command(b"STORE 1 FLAGS (\\Seen)")
 
@@ -217,6 +231,7 @@ def test_copy_keeps_the_message_with_flags_and_date(world):
     stock.ok(b"SELECT INBOX")
     stock.ok(b"COPY 1:2 Archive")
     assert world.octets("Archive") == [PLAIN, MIXED]
+    assert world.email_ids("Archive") == world.email_ids("INBOX")
     stock.ok(b"SELECT Archive")
     assert b"FLAGS (\\Seen work \\Recent)" in stock.ok(b"FETCH 1 FLAGS")
 

@@ -81,6 +81,7 @@ class ForeignMailbox:
         self._publish = publish
         self._summaries: dict[UID, Summary] = {}
         self._is_listening = False
+        self._is_looking = False
         self._is_loaded = False
         self._uid_next: UID = 1
         self._uid_validity = 1
@@ -286,12 +287,14 @@ class ForeignMailbox:
         self._look()
 
     def _look(self) -> None:
-        # While a command of ours runs, it looks itself when it is over, and knows what it did.
-        if self._is_listening and not self.lock.locked:
+        # While a command of ours runs, this waits for it: what the command did is known then, and only the rest is news.
+        if self._is_listening and not self._is_looking:
+            self._is_looking = True
             Deferred.fromCoroutine(self._looked()).addErrback(lambda failure: _log.failure("Looking failed", failure))
 
     async def _looked(self) -> None:
         async with self.lock:
+            self._is_looking = False
             try:
                 await self.refresh(None)
             except MailError as error:

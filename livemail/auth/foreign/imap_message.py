@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.mail import imap4
 from twisted.mail.interfaces import IMessageIMAPFile
+from twisted.python.failure import Failure
 
 from livemail.mail.errors import (
     MailboxExists,
@@ -58,7 +59,7 @@ def refusal(error: Exception) -> MailError:
         return NotPermitted(" ".join(str(error).split())[:200])
     if isinstance(error, NotImplementedError):
         return NotPermitted("Not available for this account")
-    _log.failure("A foreign IMAP account failed")
+    _log.failure("A foreign IMAP account failed", Failure(error))
     return StorageFailed()
 
 
