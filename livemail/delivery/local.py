@@ -128,7 +128,7 @@ class LocalTransaction:
             places.append([])
             errors.append(None)
             try:
-                found = await self._route(recipient.path)
+                found = self._routes.get(recipient.path) or await self._route(recipient.path)
             except MailError as error:  # a filter added this recipient
                 errors[-1] = error
                 continue

@@ -44,6 +44,8 @@ async def route(directory: IDirectory, address: Address, submitter: Submitter) -
         if submitter.account is None:
             raise RelayDenied(reason=f"stranger asked for {address}")
         return Route((), (address,))
+    if len(resolution) == 1 and isinstance(resolution[0], LocalAccount):
+        return Route(resolution, ())  # type: ignore[arg-type]  # what was asked of the only one holds for all
     local = tuple(place for place in resolution if isinstance(place, LocalAccount))
     remote = tuple(place for place in resolution if isinstance(place, Address))
     return Route(local, remote)

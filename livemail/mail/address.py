@@ -6,6 +6,7 @@ The syntax of a path on the wire is `livemail.smtp.grammar`'s; here are the valu
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import ClassVar, Final
 
 import msgspec
@@ -31,8 +32,7 @@ class Address(msgspec.Struct, frozen=True, array_like=True):
     domain: str
 
     def __str__(self) -> str:
-        local = quote_local_part(self.local_part)
-        return f"{local}@{self.domain}" if self.domain else local
+        return _written(self.local_part, self.domain)
 
     @property
     def is_ascii(self) -> bool:
@@ -58,6 +58,13 @@ class Path(msgspec.Struct, frozen=True, array_like=True):
 
 
 Path.null = Path(None)
+
+
+@lru_cache(maxsize=4096)
+def _written(local_part: str, domain: str) -> str:
+    """Remembered, because each message has its sender and recipients written several times over."""
+    local = quote_local_part(local_part)
+    return f"{local}@{domain}" if domain else local
 
 
 def quote_local_part(local_part: str) -> str:

@@ -17,12 +17,15 @@ from livemail.interfaces.delivery import Submitter
 from livemail.interfaces.filter import ConnectionInfo, Defer, IFilterTransaction, Reject
 from livemail.interfaces.identity import Login
 from livemail.mail.errors import MailError, TooBig, WireError
+from livemail.net.log import tell
 from livemail.smtp import grammar, replies, trace
 from livemail.smtp.authentication import Authentication
 from livemail.smtp.site import Site
 from livemail.smtp.state import TABLE, State, refusal_text
 from livemail.smtp.transaction import InternalError, MailTransaction, Results, common_result
 from livemail.smtp.wire import Wire
+
+_LOG: Final = Logger(namespace="livemail.smtp.session.Session")
 
 _WEB: Final = frozenset(b"GET POST PUT HEAD DELETE OPTIONS CONNECT TRACE PATCH PRI".split())
 _JUNK: Final = frozenset({"NOOP", "RSET", "VRFY", "EXPN", "HELP", "EHLO", "HELO", "LHLO"})
@@ -497,7 +500,8 @@ class Session:
 
     def _answer(self, transaction: MailTransaction, results: Results) -> None:
         worst = common_result(results)
-        self.log.info(
+        tell(
+            _LOG,
             "{session} {message}: {outcome} from {reverse_path} for {recipients} size {size} helo {helo} peer {peer}",
             session=self.link.session_id,
             message=transaction.id,

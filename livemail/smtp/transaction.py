@@ -15,7 +15,17 @@ from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
 from livemail.interfaces.delivery import IDeliveryTransaction
-from livemail.interfaces.filter import Accept, Continue, Defer, Discard, IFilterTransaction, Quarantine, Reject, Verdict
+from livemail.interfaces.filter import (
+    CONTINUE,
+    Accept,
+    Continue,
+    Defer,
+    Discard,
+    IFilterTransaction,
+    Quarantine,
+    Reject,
+    Verdict,
+)
 from livemail.interfaces.storage import IContentSink
 from livemail.mail.content import Content
 from livemail.mail.envelope import Envelope, Recipient, ReversePath
@@ -47,10 +57,10 @@ class MailTransaction:
         "_delivery",
         "_error",
         "_filters",
+        "_head",
         "_is_discarded",
         "_is_junk",
         "_limit",
-        "_overhead",
         "_sink",
         "_site",
         "envelope",
@@ -74,7 +84,7 @@ class MailTransaction:
         self._delivery = delivery
         self._limit = site.settings.max_message_octets
         self._sink: IContentSink | None = None
-        self._overhead = 0
+        self._head = b""  # Received, until the first octets of content go the same way: one pass instead of two.
         self._error: MailError | None = None
         self._is_discarded = False
         self._is_junk = False
@@ -86,7 +96,7 @@ class MailTransaction:
 
     def apply(self, verdict: Verdict) -> None:
         """Take a verdict to heart.  Raises MailError for Reject and Defer."""
-        if isinstance(verdict, Continue | Accept):
+        if verdict is CONTINUE or isinstance(verdict, (Continue, Accept)):
             return
         if isinstance(verdict, Discard):
             self._is_discarded = True
@@ -110,8 +120,7 @@ class MailTransaction:
         self.apply(await self._filters.data(self.envelope))
         if not self._is_discarded:
             self._sink = self._site.store.new_content(self.envelope.reverse_path.size)
-            self._sink.write(received)
-            self._overhead = len(received)
+            self._head = received
 
     def take(self, octets: bytes) -> None:
         """Take the next octets of content.  Raises nothing: what goes wrong is `error`."""
@@ -122,6 +131,9 @@ class MailTransaction:
             self._forget_content(TooBig(f"Message over {self._limit} octets"))
         if self._sink is None:
             return
+        if self._head:
+            octets = self._head + octets
+            self._head = b""
         try:
             self._sink.write(octets)
         except MailError as error:
@@ -142,6 +154,8 @@ class MailTransaction:
         Raises nothing but CancelledError (the connection is gone).
         """
         recipients = list(self.envelope.recipients)
+        if self._head:
+            self.take(b"")
         if self._error is not None or self._sink is None:
             return [self._error] * len(recipients)
         try:
