@@ -272,7 +272,7 @@ class MailServer(MultiService):
             ) from None
 
     def _may_create(self) -> bool:
-        """A configured data folder must exist and may be empty: a disk that is not mounted must not become a new store."""
+        """A configured data folder must exist and may be empty; conf/livemail.toml says how that meets unmounted disks."""
         return self._data.is_dir()
 
     def _serve(self) -> None:

@@ -72,6 +72,12 @@ def say(arguments: argparse.Namespace, result: Any, text: str) -> None:
     print(json.dumps(result, ensure_ascii=False) if arguments.json else text)
 
 
+def counted(count: int, word: str) -> str:
+    """``1 account``, ``2 accounts``, ``2 mailboxes``."""
+    plural = word + ("es" if word.endswith("x") else "s")
+    return f"{count:,} {word if count == 1 else plural}"
+
+
 def read_password(arguments: argparse.Namespace) -> str:
     """One line of standard input, or asked twice on a terminal.  Raises Refused."""
     if arguments.password_stdin:
@@ -136,7 +142,7 @@ def _account_add_batch(arguments: argparse.Namespace, target: Target) -> int:
     if faults:
         lines = [f"{arguments.batch}:{number}: {text}" for number, text in sorted(faults)]
         raise Refused("\n".join([*lines, "nothing was added; mend these lines and try again"]), EX_DATA)
-    text = f"added {len(result['added'])} accounts"
+    text = f"added {counted(len(result['added']), 'account')}"
     if result["exists"]:
         text += f"; {len(result['exists'])} existed and were left alone: " + ", ".join(result["exists"][:10])
         text += ", …" if len(result["exists"]) > 10 else ""
@@ -191,9 +197,9 @@ def _account_remove(arguments: argparse.Namespace, target: Target) -> int:
 
 def _store_check(arguments: argparse.Namespace, target: Target) -> int:
     report = target("store.check", {}, show_progress)
-    counts = ("accounts", "mailboxes", "messages", "contents", "octets")
-    lines = [", ".join(f"{report[each]:,} {each}" for each in counts)]
+    counts = (("accounts", "account"), ("mailboxes", "mailbox"), ("messages", "message"), ("contents", "content"))
+    lines = [", ".join(counted(report[key], word) for key, word in (*counts, ("octets", "octet")))]
     lines += [f"{each['kind']}: {each['where']}: {each['detail']}" for each in report["problems"]]
-    lines.append(f"{len(report['problems'])} problems" if report["problems"] else "no problems")
+    lines.append(counted(len(report["problems"]), "problem") if report["problems"] else "no problems")
     say(arguments, report, "\n".join(lines))
     return EX_PROBLEMS if report["problems"] else 0

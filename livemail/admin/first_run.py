@@ -128,7 +128,7 @@ def banner(values: Mapping[str, str], is_new: bool, command: str, accounts: Sequ
         f"            curl -u {user} --cacert {shlex.quote(values['ca'])} pop3s://{_by_name(values['pop3s'])}/1",
         f"            printf 'Subject: hello\\n\\nIt works.\\n' | {send}",
         f"  go on     {command} --data {folder} account add NAME   (also: account list, store check; see {command} --help)",
-        f"            {command} --data {folder} config show > my.toml; edit it; {command} --config my.toml run",
+        f"            {command} --data {folder} config show > my.toml; edit it, stop this; {command} --config my.toml run",
         f"  reset     stop the server, then rm -r {folder}",
     ]
     return "\n".join(lines) + "\n"

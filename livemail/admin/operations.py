@@ -60,7 +60,7 @@ def canonical_login(name: str, domains: Sequence[str]) -> str:
     if domain not in {each.lower() for each in domains}:
         known = ", ".join(domains)
         raise Refused(
-            f"{domain} is not a domain of this server ({known}); add it to [directory] domains first", EX_DATA
+            f"{domain} is not a domain of this server ({known}); add it to [directory] local_domains first", EX_DATA
         )
     return f"{local}@{domain}"
 
