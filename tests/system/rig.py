@@ -12,10 +12,12 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import tomli_w
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parent.parent.parent
@@ -173,6 +175,18 @@ class Server:
             env=self.environment,
             check=False,
         )
+
+    def configure(self, **sections: dict[str, object]) -> None:
+        """Let the next start read a file: what the local profile is, with these keys changed."""
+        shown = self.livemail("config", "show")
+        assert shown.returncode == 0, shown.stderr
+        table = tomllib.loads(shown.stdout)
+        for section, keys in sections.items():
+            assert keys.keys() <= table[section].keys(), f"[{section}] has no such key"
+            table[section] |= keys
+        file = self.data.parent / f"{self.data.name}.toml"
+        file.write_text(tomli_w.dumps(table))
+        self.arguments = ["--config", str(file)]
 
     def add_account(self, name: str, password: str) -> None:
         done = self.livemail("account", "add", name, "--password-stdin", stdin=password + "\n")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import socket
 import stat
@@ -82,6 +81,9 @@ def test_sigterm_lets_a_transaction_finish_and_answers_421_to_the_idle(fresh: Se
 
 def test_sigterm_ends_in_bounded_time_though_a_client_never_finishes(fresh: Server) -> None:
     fresh.start()
+    fresh.stop()
+    fresh.configure(net={"drain_time": 2.0})
+    fresh.start()
     stuck = smtp(fresh)
     stuck.ehlo()
     stuck.docmd("MAIL FROM:<a@example.org>")
@@ -89,7 +91,7 @@ def test_sigterm_ends_in_bounded_time_though_a_client_never_finishes(fresh: Serv
     stuck.docmd("DATA")
     began = time.monotonic()
     assert fresh.stop(seconds=40) == 0
-    assert time.monotonic() - began < 40
+    assert 2 <= time.monotonic() - began < 11
 
 
 def test_a_port_in_use_is_an_error_at_start(fresh: Server) -> None:
@@ -104,7 +106,8 @@ def test_a_port_in_use_is_an_error_at_start(fresh: Server) -> None:
     said = done.stdout + done.stderr
     assert done.returncode not in {0, None}
     assert str(2143 + offset) in said
-    assert re.search("in use", said, re.IGNORECASE)
+    assert "is in use by another program" in said
+    assert "LIVEMAIL_PORT_OFFSET" in said
     assert "Traceback" not in said
 
 
@@ -114,7 +117,7 @@ def test_a_second_server_on_the_same_data_is_told_who_has_it(fresh: Server) -> N
     done = run([BIN / "twistd", "-n", "--pidfile=", "livemail", "run"], env=other, cwd=fresh.data.parent)
     said = done.stdout + done.stderr
     assert done.returncode != 0
-    assert str(fresh.pid) in said
+    assert f"kill {fresh.pid}" in said
     assert str(fresh.data) in said
     assert "Traceback" not in said
     assert imap(fresh).noop()[0] == "OK"
@@ -132,7 +135,7 @@ def test_a_store_of_a_newer_version_is_left_alone(fresh: Server) -> None:
     done = run([BIN / "twistd", "-n", "--pidfile=", "livemail", "run"], env=fresh.environment, cwd=fresh.data.parent)
     said = done.stdout + done.stderr
     assert done.returncode != 0
-    assert "newer" in said
+    assert "Install the newer livemail" in said
     assert "Traceback" not in said
     after = sorted((path, path.stat().st_size) for path in (fresh.data / "store").rglob("*") if path.is_file())
     assert before == after
@@ -192,6 +195,7 @@ def test_a_missing_configuration_and_a_missing_data_folder_say_what_to_do(tmp_pa
     done = run([BIN / "livemail", "--data", tmp_path / "nowhere", "account", "list"])
     assert done.returncode != 0
     assert "nowhere" in done.stderr
+    assert "start the server once to make it, or mount the disk" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "nowhere").exists()
 
