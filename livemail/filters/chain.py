@@ -147,6 +147,8 @@ class ChainTransaction:
 
     async def data(self, envelope: Envelope) -> Verdict:
         """See `IFilterTransaction.data`."""
+        if not self._chain.specs:
+            return CONTINUE
         return self._settle(await self._ask("data"))
 
     def _settle(self, verdict: Verdict) -> Verdict:

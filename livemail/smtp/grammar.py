@@ -1,6 +1,7 @@
 """Arguments of SMTP commands: paths, parameters, xtext.  RFC 5321 §4.1.2, §4.1.3, RFC 6531 §3.3, RFC 3461 §4, §5.
 
-Every function takes bytes from one line (at most 2048 octets) and is linear in it.  The usual path, two dot-atoms and
+Every function takes bytes from one line (at most 2048 octets) and is linear in it.  What MAIL and RCPT say is said again
+and again; the values are immutable, and remembered.  The usual path, two dot-atoms and
 an ``@``, is recognised by deleting the allowed octets and finding nothing left: no loop over octets runs in Python.
 
     parse_mail   FROM:<reverse-path> [parameters]   → ReversePath
@@ -51,6 +52,7 @@ def _bad(text: str, enhanced: str = "5.5.4", code: int = 501) -> WireError:
 # ------------------------------------------------------------------------------------------------------- commands
 
 
+@lru_cache(maxsize=1024)
 def parse_mail(argument: bytes, *, dsn: bool = False) -> ReversePath:
     """Parse MAIL's argument.  RFC 5321 §4.1.1.2, 1870 §3, 6152 §2, 6531 §3.4, 4954 §5, 3461 §4.3, §4.4.
 
@@ -89,6 +91,7 @@ def parse_mail(argument: bytes, *, dsn: bool = False) -> ReversePath:
     return ReversePath(path, size=size, body=body, smtputf8=smtputf8, ret=ret, envid=envid, auth=auth)
 
 
+@lru_cache(maxsize=1024)
 def parse_rcpt(argument: bytes, *, smtputf8: bool = False, dsn: bool = False) -> Recipient:
     """Parse RCPT's argument.  RFC 5321 §4.1.1.3, RFC 3461 §4.1, §4.2.
 

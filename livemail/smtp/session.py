@@ -512,10 +512,11 @@ class Session:
             helo=self.helo,
             peer=self.link.peer,
         )
-        if not self.site.is_lmtp:
-            results = [worst]
         done = b"250 2.0.0 Ok: taken as %s\r\n" % transaction.id.encode()
-        self.link.write(b"".join(done if error is None else replies.refusal(error) for error in results))
+        if self.site.is_lmtp:
+            self.link.write(b"".join(done if error is None else replies.refusal(error) for error in results))
+        else:
+            self.link.write(done if worst is None else replies.refusal(worst))
 
 
 def _out_of_order(name: str, state: State) -> WireError:

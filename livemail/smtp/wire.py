@@ -31,6 +31,7 @@ AUTH_OCTETS: Final = 12288
 """A line of a SASL exchange.  RFC 4954 §4."""
 
 _END: Final = b"\r\n.\r\n"
+_DOT: Final = b"\r\n."
 _CONTROLS: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _COMMAND, _DATA, _BDAT, _DEAD = range(4)
 
@@ -85,6 +86,8 @@ class Wire:
         if self._later:
             self._gather()
         buffer, at = self._buffer, self._at
+        if at == len(buffer):
+            return None
         end = buffer.find(b"\n", at)
         length = (end + 1 if end >= 0 else len(buffer)) - at
         if length > self._line_octets and length > self._limit(buffer[at : at + 5]):
@@ -134,7 +137,12 @@ class Wire:
 
     def _data_chunk(self) -> tuple[bytes, bool] | None:
         buffer = self._buffer
-        end = buffer.find(_END)
+        if len(buffer) <= self._virtual:
+            return None
+        # In most content the first line that begins with a dot is the last: then there is nothing to unstuff either, and
+        # one search tells both.
+        dot = buffer.find(_DOT)
+        end = dot if dot < 0 or buffer.startswith(_END, dot) else buffer.find(_END, dot + 1)
         if end >= 0:
             octets = buffer[: end + 2]
             self._at = end + 5
@@ -145,8 +153,9 @@ class Wire:
             if len(octets) <= self._virtual:
                 return None
             self._buffer, self._at = buffer[len(octets) :], 0
-        # No CRLF of a "CRLF." is cut: a CRLF at the end of the buffer was kept back.
-        octets = octets.replace(b"\r\n.", b"\r\n")
+        if dot != end:
+            # No CRLF of a "CRLF." is cut: a CRLF at the end of the buffer was kept back.
+            octets = octets.replace(_DOT, b"\r\n")
         if self._virtual:
             octets = octets[self._virtual :]
             self._virtual = 0
