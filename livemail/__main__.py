@@ -19,7 +19,6 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,6 +26,7 @@ import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
+from livemail import __version__
 from livemail.admin import command, control
 from livemail.admin.operations import (
     EX_NO_PERMISSION,
@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     """The command's words and options."""
     words = _Parser(prog="livemail", description="Administer a livemail server, running or not.", epilog=_EPILOG)
     words.set_defaults(data=None, config=None, json=False)
-    words.add_argument("--version", action="version", version=f"livemail {version('livemail')}")
+    words.add_argument("--version", action="version", version=f"livemail {__version__}")
     subparsers = words.add_subparsers(metavar="WORD", required=True)
     command.add_words(subparsers)
     config = subparsers.add_parser("config", help="show or check the configuration").add_subparsers(

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from importlib.metadata import version
 from types import TracebackType
 from typing import Any, NoReturn
 
 from twisted.application.service import IService
 from twisted.python import usage
 
+from livemail import __version__
 from livemail.app import MailServer, StartError
 from livemail.config import EX_CONFIG, Config, ConfigError, data_folder, load, local_profile
 from livemail.net.log import LineObserver
@@ -107,7 +107,7 @@ class Options(usage.Options):
 
     def opt_version(self) -> NoReturn:
         """Print livemail's version and exit."""
-        print(f"livemail {version('livemail')}")  # noqa: T201 (the answer)
+        print(f"livemail {__version__}")  # noqa: T201 (the answer)
         raise SystemExit(0)
 
     def postOptions(self) -> None:
