@@ -10,7 +10,7 @@ from livemail.interfaces.storage import FetchWant
 from livemail.mail.errors import CannotCalculate
 from livemail.mail.flags import FLAGGED, SEEN, FlagChange
 from livemail.mail.ids import UIDSet
-from livemail.storage.lmdb import reader
+from livemail.storage.lmdb import reader, rows
 from tests.contracts.stores import message
 
 
@@ -30,11 +30,11 @@ def holes(folder_rig):
     return account
 
 
-@pytest.mark.parametrize("rows", [1, 2, 7, 1000])
-def test_any_set_of_uids_gives_the_messages_that_exist(folder_rig, holes, monkeypatch, rows):
-    monkeypatch.setattr(reader, "BATCH_ROWS", rows)
-    monkeypatch.setattr(reader, "BATCH_ROWS_WITH_CONTENTS", rows)
-    chance = random.Random(rows)
+@pytest.mark.parametrize("most", [1, 2, 7, 1000])
+def test_any_set_of_uids_gives_the_messages_that_exist(folder_rig, holes, monkeypatch, most):
+    monkeypatch.setattr(reader, "BATCH_ROWS", most)
+    monkeypatch.setattr(reader, "BATCH_ROWS_WITH_CONTENTS", most)
+    chance = random.Random(most)
     sets = [UIDSet.all(), UIDSet([(60, 4_000_000_000)]), UIDSet([(61, 70)]), UIDSet([(1, 1)]), UIDSet()]
     sets += [UIDSet.of(chance.sample(range(1, 65), chance.randrange(1, 40))) for _ in range(15)]
     for uids in sets:
@@ -45,6 +45,67 @@ def test_any_set_of_uids_gives_the_messages_that_exist(folder_rig, holes, monkey
         for uid, envelope in zip(expected, got.get("envelopes", []), strict=True):
             assert f'"s{uid - 1}"'.encode() in envelope
         assert [row[4] for row in got["rows"]] == [uid - 1 for uid in expected]
+
+
+@pytest.mark.parametrize(
+    "want", [{"envelopes": True}, {"fields": True}, {"structures": True, "parts": True}, {"contents": True}]
+)
+def test_a_batch_is_bounded_in_octets(folder_rig, monkeypatch, want):
+    """However much a sender made of his header: a thousand such rows must not be in memory at once."""
+    account = folder_rig.new_account()
+    sizes = [10, 200_000, 200_000, 10, 90_000, *[200_000] * 24, 10]
+    for number, size in enumerate(sizes):
+        folder_rig.append(account, "INBOX", message(f"{number} " + "x" * size))
+    inbox = folder_rig.info(account)
+    folder_rig.wait(account.expunge(inbox.id, UIDSet.of([4, 9, 10]), only_deleted=False))
+    left = [uid for uid in range(1, len(sizes) + 1) if uid not in {4, 9, 10}]
+    whole = folder_rig.fetch(account, **dict.fromkeys(("envelopes", "structures", "fields", "parts"), True))
+    assert [row[0] for row in whole["rows"]] == left
+
+    read = []
+
+    def read_beside(*arguments):
+        caches = rows.read_beside(*arguments)
+        read.append(sum(map(len, caches)))
+        return caches
+
+    monkeypatch.setattr(reader, "read_beside", read_beside)
+
+    async def batches(uids, since):
+        return [batch async for batch in account.fetch(inbox.id, uids, FetchWant(**want, changed_since=since))]
+
+    for uids in [UIDSet.all(), UIDSet.of(left[::2]), UIDSet([(1, 5), (7, 28)])]:
+        for since in (0, 5):
+            expected = [row[0] for row in whole["rows"] if row[0] in uids and row[3] > since]
+            found = folder_rig.wait(batches(uids, since))
+            assert [row[0] for batch in found for row in batch.rows] == expected
+            for batch in found:
+                for name in ("envelopes", "structures", "fields", "parts", "prefixes", "contents"):
+                    assert len(getattr(batch, name) or batch.rows) == len(batch.rows)
+            assert max(read) <= reader.CACHE_OCTETS
+            for name in ("envelopes", "structures", "parts"):
+                if name in want:
+                    got = [piece for batch in found for piece in getattr(batch, name)]
+                    assert got == [
+                        piece for row, piece in zip(whole["rows"], whole[name], strict=True) if row[0] in expected
+                    ]
+
+
+def test_a_batch_has_one_row_at_least(folder_rig, monkeypatch):
+    monkeypatch.setattr(reader, "CACHE_OCTETS", 1)
+    account = folder_rig.new_account()
+    for number in range(5):
+        folder_rig.append(account, "INBOX", message(f"{number}" * 300))
+    assert [row[0] for row in folder_rig.fetch(account, envelopes=True)["rows"]] == [1, 2, 3, 4, 5]
+
+
+def test_going_back_among_many_ranges_looks_at_none_before():
+    """Every other UID asked for, and every row too large for a batch of two."""
+    walk = rows.Walk([(uid, uid) for uid in range(1, 200_000, 2)])
+    walk.go_back(150_001)
+    assert walk._ranges[walk._at] == (150_001, 150_001)
+    walk.go_back(150_000)
+    assert walk._ranges[walk._at] == (150_001, 150_001)
 
 
 def test_every_column_is_what_the_summary_said(folder_rig):

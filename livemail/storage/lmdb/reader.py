@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import sys
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import accumulate, islice
 
 from twisted.logger import Logger
 
@@ -34,6 +35,7 @@ from livemail.storage.lmdb.records import (
     ACCOUNT_COUNTERS,
     BITS_AND_ENDS,
     BLOB,
+    CACHE_SIZE,
     CHANGE_KEY,
     DIGEST,
     ENVELOPE_END,
@@ -55,13 +57,15 @@ from livemail.storage.lmdb.records import (
     unpack_mailbox,
     unpack_ranges,
 )
-from livemail.storage.lmdb.rows import Transaction, Walk, intersect, read_beside
+from livemail.storage.lmdb.rows import Transaction, Walk, first_of_runs, intersect, read_beside
 from livemail.storage.lmdb.schema import Environment, Tables
 from livemail.storage.lmdb.segments import Location, SegmentGone, SegmentReader
 
 BATCH_ROWS = 1000
 BATCH_ROWS_WITH_CONTENTS = 200
 BATCH_OCTETS = 1024 * 1024
+CACHE_OCTETS = 2 * 1024 * 1024
+"""Of cache rows in a batch: a thousand ordinary rows are half of it, a thousand hostile ones were 300 MB."""
 
 _log = Logger()
 
@@ -232,8 +236,13 @@ class Reader:
                     runs = [(row[UID_], 1) for row in rows]
             if not rows:
                 return None
+            is_cut = want.envelopes or want.structures or want.fields or want.parts or want.contents
+            if is_cut and (count := _rows_within(joined, CACHE_OCTETS)) < len(rows):
+                walk.go_back(rows[count][UID_])
+                rows, values, runs = rows[:count], values[:count], first_of_runs(runs, count)
+                joined = joined[: count * MESSAGE.size]
             batch = FetchBatch(rows, unpack_mailbox(record_row).keywords)
-            if want.envelopes or want.structures or want.fields or want.parts or want.contents:
+            if is_cut:
                 caches = read_beside(txn, tables.cache, mailbox_key, runs)
                 if len(caches) != len(rows):
                     raise StorageFailed(reason=f"mailbox {mailbox_key.hex()}: cache rows are missing")
@@ -357,6 +366,20 @@ class Reader:
                     if id_ == mailbox:
                         found += ranges
         return UIDSet(found).ranges
+
+
+def _rows_within(joined: bytes, limit: int) -> int:
+    """Return how many of the records have cache rows of at most ``limit`` octets together; at least one.
+
+    The last column of a record is the size of its cache row.
+    """
+    size = MESSAGE.size
+    # Its octets as columns: rounded up to 256 each, the sum costs no more than summing bytes does.
+    second, third, fourth = (sum(joined[size - at :: size]) for at in (3, 2, 1))
+    if (second << 8) + (third << 16) + (fourth << 24) + 256 * (len(joined) // size) <= limit:
+        return len(joined) // size
+    ends = list(accumulate([end for (end,) in CACHE_SIZE.iter_unpack(joined)]))
+    return max(1, bisect_right(ends, limit))
 
 
 def _cut(batch: FetchBatch, joined: bytes, caches: Sequence[bytes], want: FetchWant) -> None:

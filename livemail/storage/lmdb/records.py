@@ -58,6 +58,7 @@ ROWS: Final = Struct("<xIBQQqhQIqQQ36x")
 
 BITS_AND_ENDS: Final = Struct("<B83x5I")
 ENVELOPE_END: Final = Struct("<84xI16x")
+CACHE_SIZE: Final = Struct("<100xI")
 DIGEST: Final = Struct("<68x16s20x")
 STATE: Final = Struct("<xIBQQ82x")
 """uid, flags, keywords, modseq."""

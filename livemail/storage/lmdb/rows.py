@@ -7,9 +7,10 @@ no more is what 3 million rows a second need.
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
 from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 from livemail.storage.lmdb.records import MESSAGE_KEY, STATE, U32
@@ -18,6 +19,8 @@ Transaction = Any
 """py-lmdb has no types."""
 
 Table = Any
+
+_last: Callable[[tuple[int, int]], int] = itemgetter(1)
 
 Runs = list[tuple[int, int]]
 """(first UID, number of rows) of each stretch of consecutive rows."""
@@ -85,7 +88,7 @@ class Walk:
 
     def go_back(self, uid: int) -> None:
         """Take again from ``uid`` on, which `take` returned already."""
-        self._at = 0
+        self._at = bisect_left(self._ranges, uid, key=_last)
         self._next = uid
 
 
@@ -103,6 +106,17 @@ def read_beside(txn: Transaction, table: Table, mailbox_key: bytes, runs: Runs) 
             if cursor.set_range(key):
                 rows += islice(cursor.iternext(keys=False), count)
     return rows
+
+
+def first_of_runs(runs: Runs, count: int) -> Runs:
+    """Return the runs of the first ``count`` rows."""
+    kept: Runs = []
+    for first, rows in runs:
+        if count <= 0:
+            break
+        kept.append((first, min(rows, count)))
+        count -= rows
+    return kept
 
 
 def intersect(left: Sequence[tuple[int, int]], right: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
