@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 import msgspec
 
 from livemail.imap.settings import IMAPSettings
@@ -10,9 +13,13 @@ from livemail.interfaces.storage import IMailStore
 
 
 class Site(msgspec.Struct):
-    """hostname: our name in the greeting.  authenticator: the one door.  store: where mail is."""
+    """hostname: our name in the greeting.  authenticator: the one door.  store: where mail is.
+
+    now: monotonic seconds by which a long SEARCH sees that others are due.
+    """
 
     settings: IMAPSettings
     hostname: str
     store: IMailStore
     authenticator: IAuthenticator
+    now: Callable[[], float] = time.monotonic

@@ -236,7 +236,7 @@ class Rig:
         self.owner = FakeOwner(self.clock)
         self.authenticator = FakeAuthenticator(self.store)
         self.settings = IMAPSettings(**{"cleartext_login": True, **settings})
-        self.site = Site(self.settings, "mail.example.org", self.store, self.authenticator)
+        self.site = Site(self.settings, "mail.example.org", self.store, self.authenticator, self.clock.seconds)
 
     def connect(self, peer: str = "127.0.0.1") -> Client:
         """A new client; its greeting waits to be taken."""

@@ -34,6 +34,7 @@ class StrictClient:
         self.read_only = False
         self.running = b""
         self.reply = b""
+        self.may_be_refused = False
         self._tag = b""
         self._tags = 0
         self._rest = b""
@@ -46,6 +47,7 @@ class StrictClient:
         self._tags += 1
         self._tag = b"s%d" % self._tags
         self.running, self.reply, self.untagged = command, b"", []
+        self.may_be_refused = False
         self.client.connection.dataReceived(self._tag + b" " + command + b"\r\n")
         self.read()
 

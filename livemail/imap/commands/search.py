@@ -5,7 +5,6 @@ Messages expunged by another session and not yet told are not found.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -40,7 +39,7 @@ async def run(session: Session, command: Search) -> Done:
     assert view is not None
     if command.program.has_modseq:
         enable_condstore(session)
-    running = Running(session, Breath(session.connection.owner.clock, time.monotonic))
+    running = Running(session, Breath(session.connection.owner.clock, session.site.now))
     await running.run(command.program.resolve(view))
     numbers = running.found if command.uid else map(view.sequence_number, running.found)
     found = [b"%d" % number for number in numbers if number is not None]
