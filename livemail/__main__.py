@@ -38,7 +38,7 @@ from livemail.admin.operations import (
     Refused,
 )
 from livemail.auth.passwords import Passwords
-from livemail.config import EX_CONFIG, Config, ConfigError, data_folder, load, local_profile, show
+from livemail.config import EX_CONFIG, Config, ConfigError, data_folder, load, local_profile, show, verdict
 from livemail.interfaces.storage import Progress
 from livemail.net.threads import Threads
 from livemail.storage.lmdb import LMDBStore
@@ -156,8 +156,7 @@ def _config_show(arguments: argparse.Namespace, config: Config) -> int:
 
 
 def _config_check(arguments: argparse.Namespace, config: Config) -> int:
-    what = arguments.config or "local profile"
-    command.say(arguments, {"errors": []}, f"{what}: no errors; {len(config.listen)} listeners, data in {config.data}")
+    command.say(arguments, {"errors": []}, verdict(config, arguments.config))
     return 0
 
 

@@ -16,7 +16,7 @@ from twisted.python import usage
 
 from livemail import __version__
 from livemail.app import MailServer, StartError
-from livemail.config import EX_CONFIG, Config, ConfigError, data_folder, load, local_profile
+from livemail.config import EX_CONFIG, Config, ConfigError, data_folder, load, local_profile, verdict
 from livemail.net.log import LineObserver
 
 _observers: list[LineObserver] = []
@@ -92,8 +92,7 @@ class CheckOptions(_ConfigOptions):
 
     def postOptions(self) -> None:
         super().postOptions()
-        what = "local profile" if self.is_local_profile else self["config"]
-        print(f"{what}: no errors; {len(self.config.listen)} listeners, data in {self.config.data}")  # noqa: T201 (the answer)
+        print(verdict(self.config, self["config"]))  # noqa: T201 (the answer)
         raise SystemExit(0)
 
 

@@ -7,6 +7,7 @@ on which line a key stands.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -40,6 +41,7 @@ __all__ = [
     "local_profile",
     "parse_place",
     "show",
+    "verdict",
 ]
 
 EX_CONFIG: Final = 78
@@ -109,6 +111,14 @@ def show(config: Config) -> str:
     """The configuration as TOML, every key written out; `loads` makes the same configuration of it."""
     table: dict[str, Any] = msgspec.to_builtins(config)
     return tomli_w.dumps(table)
+
+
+def verdict(config: Config, path: str | None) -> str:
+    """What ``check`` says of a configuration without errors.  path: its file, None for the local profile."""
+    text = f"{path or 'local profile'}: no errors; {len(config.listen)} listeners, data in {config.data}"
+    if path and not Path(config.data).is_dir():
+        text += f", which must be made before the start (install -d -m 700 {shlex.quote(config.data)})"
+    return text
 
 
 # ------------------------------------------------------------------------------------------------ the local profile

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import stat
 from pathlib import Path
 
@@ -69,9 +70,14 @@ def test_a_store_of_another_user_is_not_touched(fresh: Server) -> None:
 
 def test_a_configured_data_folder_that_is_missing(fresh: Server) -> None:
     fresh.configure()
+    checked = run([BIN / "livemail", *fresh.arguments, "config", "check"])
+    assert checked.returncode == 0
+    assert f"must be made before the start (install -d -m 700 {fresh.data})" in checked.stdout
     said = _refused(fresh, *RUN, *fresh.arguments)
     assert f"install -d -m 700 {fresh.data}" in said
     assert not fresh.data.exists()
+    fresh.data.mkdir(mode=0o700)
+    assert "must be made" not in run([BIN / "livemail", *fresh.arguments, "config", "check"]).stdout
 
 
 def test_first_run_txt_deleted_is_written_again_without_the_password(fresh: Server) -> None:
@@ -94,11 +100,13 @@ def test_first_run_txt_deleted_is_written_again_without_the_password(fresh: Serv
 
 def test_a_control_socket_left_behind_by_kill_9_is_in_nobodys_way(fresh: Server) -> None:
     fresh.start()
-    fresh.kill()
+    assert fresh.process is not None
+    os.kill(fresh.pid, signal.SIGKILL)  # the server alone; what it has started must find out
+    fresh.process.wait()
     assert (fresh.data / "control.sock").is_socket()
     listed = fresh.livemail("account", "list")
     assert (listed.returncode, listed.stdout) == (0, "you@localhost\n"), listed.stderr
-    fresh.start()
+    fresh.start(seconds=10)
     assert fresh.livemail("account", "list").stdout == "you@localhost\n"
 
 
