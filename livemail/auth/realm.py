@@ -77,14 +77,8 @@ class MailRealm:
         return Deferred.fromCoroutine(self._avatar(avatarId, interfaces))
 
     def counted_as(self, login: str) -> str:
-        """Return the local part where the domain is ours, else the login.  See `ILoginNames`.
-
-        Which domain is the default one the directory does not say but by an account that exists; so one local part at several
-        of our domains is counted as one.  It may make an owner who is not trusted yet wait, and lets nobody in.
-        """
-        login = login.strip()
-        local, at, domain = login.rpartition("@")
-        return local if at and (not domain or self._directory.is_local_domain(domain)) else login
+        """Return the canonical login.  See `ILoginNames`."""
+        return self._directory.canonical_login(login)
 
     async def _avatar(
         self, avatar_id: bytes | str | tuple[()], interfaces: tuple[Any, ...]

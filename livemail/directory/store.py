@@ -99,16 +99,25 @@ class StoreDirectory:
     async def account_for_login(self, login: str) -> AccountRecord | None:
         """The enabled account a user means: a full address, or a local part at the default domain."""
         login = login.strip()
-        if len(login) > MAX_LOGIN_CHARACTERS or not login.isprintable():
+        name = self._login_name(login) if login.isprintable() else None
+        record = await self._record(name) if name is not None else None
+        return record if record is not None and record.is_enabled else None
+
+    def canonical_login(self, login: str) -> str:
+        """Return what the account would be named; a login that can name none of ours as it is, without white space."""
+        login = login.strip()
+        name = self._login_name(login)
+        return "@".join(name) if name is not None else login
+
+    def _login_name(self, login: str) -> Name | None:
+        """Return local part and domain key of the account a login means; None when none of ours can be meant."""
+        if len(login) > MAX_LOGIN_CHARACTERS:
             return None
         local, at, domain = login.rpartition("@")
         if not at:
             local, domain = domain, ""
         key = self._local_key(domain)
-        if key is None or not local:
-            return None
-        record = await self._record((fold(local), key))
-        return record if record is not None and record.is_enabled else None
+        return (fold(local), key) if key is not None and local else None
 
     # --------------------------------------------------------------------------------------------------- details
 

@@ -44,6 +44,9 @@ class IDirectory(Interface):
     async def account_for_login(login: str) -> AccountRecord | None:
         """The enabled account a user means by ``login`` (full address, or local part at the default domain)."""
 
+    def canonical_login(login: str) -> str:
+        """The name of the account that ``login`` means or would mean, whether there is one or not."""
+
     async def addresses_of(account: AccountId) -> Sequence[Address]:
         """Addresses the account may send as: its own name, and aliases that lead to it."""
 

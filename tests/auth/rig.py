@@ -44,8 +44,15 @@ class PlainDirectory:
     async def resolve(self, address):
         return Unknown()
 
+    def canonical_login(self, login: str) -> str:
+        name = login.strip().lower()
+        local, at, domain = name.rpartition("@")
+        if not at:
+            return f"{name}@example.org"
+        return f"{local}@example.org" if not domain else name
+
     async def account_for_login(self, login: str) -> AccountRecord | None:
-        name = login.lower() if "@" in login else f"{login.lower()}@example.org"
+        name = self.canonical_login(login)
         return None if name in self.disabled else await self._store.account_named(name)
 
     async def addresses_of(self, account):

@@ -204,6 +204,19 @@ def test_a_disabled_account_gets_mail_and_no_login():
     assert resolve(directory, ALICE) == [ALICE]
 
 
+@pytest.mark.parametrize("login", ["alice", " Alice@ ", "ALICE@Example.org", "alice@[192.0.2.1]"])
+def test_every_way_to_name_an_account_has_one_canonical_login_whether_it_exists_or_not(login):
+    for accounts in ([ALICE], []):
+        _, directory = made(*accounts, local_domains=("example.org", "[192.0.2.1]"))
+        assert directory.canonical_login(login) == ALICE.replace("localhost", "example.org")
+
+
+@pytest.mark.parametrize("login", ["alice@elsewhere.example", "@localhost", "a" * 600])
+def test_a_login_that_names_none_of_ours_stays_as_it_is(login):
+    _, directory = made(ALICE)
+    assert directory.canonical_login(f" {login} ") == login
+
+
 def test_an_account_may_send_as_itself_and_as_the_aliases_that_lead_to_it():
     _, directory = made(ALICE, BOB, aliases={"info": ["team+x"], "team": ["alice", "bob"], "sales": ["bob"]})
     assert [str(each) for each in finish(directory.addresses_of(AccountId(1)))] == [

@@ -59,6 +59,9 @@ class TableDirectory:
         record = await self.store.account_named(f"{local}@localhost")
         return (LocalAccount(record.id, record.name, detail),) if record else Unknown()
 
+    def canonical_login(self, login):
+        return login
+
     async def account_for_login(self, login):
         return await self.store.account_named(login)
 
