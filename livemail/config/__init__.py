@@ -104,6 +104,7 @@ def _absolute(config: Config, folder: Path) -> Config:
             config.tls, certificate=place(config.tls.certificate), key=place(config.tls.key), more=more
         ),
         log=msgspec.structs.replace(config.log, file=place(config.log.file)),
+        relay=msgspec.structs.replace(config.relay, tls_ca=place(config.relay.tls_ca)),
     )
 
 

@@ -15,6 +15,7 @@ from livemail.imap.settings import IMAPSettings
 from livemail.interfaces.settings import Settings
 from livemail.net.settings import LogSettings, NetSettings, TLSSettings
 from livemail.pop3.settings import POP3Settings
+from livemail.smtp.relay.settings import RelaySettings
 from livemail.smtp.settings import SMTPSettings
 from livemail.storage.settings import StorageSettings
 
@@ -95,7 +96,7 @@ class Config(Settings, frozen=True):
 
     data: the data folder; everything the server keeps is in it.  hostname: the name the server gives itself in greetings
     and Received fields; "" is the machine's.  listen: the services.  The rest are the sections of the same name; [smtp] is for
-    mail from other servers, [submission] for both services users send through, [lmtp] for local programs.
+    mail from other servers, [submission] for both services users send through, [lmtp] for local programs; [relay] is for mail we send to other hosts.
     """
 
     data: str
@@ -113,6 +114,7 @@ class Config(Settings, frozen=True):
     lmtp: SMTPSettings = SMTPSettings()
     imap: IMAPSettings = IMAPSettings()
     pop3: POP3Settings = POP3Settings()
+    relay: RelaySettings = RelaySettings()
 
     @property
     def domains(self) -> list[str]:
