@@ -1,4 +1,7 @@
-"""twistd finds `livemail` however it came: installed, installed editable, or run from the checkout."""
+"""twistd finds `livemail` however it came: installed, installed editable, or run from the checkout.
+
+pip builds with the setuptools that is here (the extra ``test``), so that the tests pass again without a network.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +39,10 @@ def _fresh_venv(folder: Path) -> Path:
             (others / entry.name).symlink_to(entry)
     venv.create(folder / "venv", with_pip=True)
     (site,) = (folder / "venv").glob("lib/python*/site-packages")
+    # Python 3.11 lays an old setuptools beside pip, which would stand before the one that builds us.
+    for old in (*site.glob("setuptools*"), *site.glob("_distutils_hack"), *site.glob("pkg_resources")):
+        shutil.rmtree(old)
+    (site / "distutils-precedence.pth").unlink(missing_ok=True)
     # Read as it is, without the .pth files in it: those would lead back to this checkout.
     (site / "others.pth").write_text(f"{others}\n")
     return folder / "venv/bin"
@@ -61,7 +68,7 @@ def test_the_plugin_is_found_after_pip_install(how: list[str], tmp_path: Path) -
     assert missing.returncode == 0
     assert "livemail" not in missing.stdout
     done = run(
-        [programs / "pip", "install", "--quiet", "--disable-pip-version-check", *how, source],
+        [programs / "pip", "install", "--quiet", "--disable-pip-version-check", "--no-build-isolation", *how, source],
         cwd=elsewhere, env=_environment(elsewhere), seconds=180,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
