@@ -152,15 +152,29 @@ class Server:
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
+    def processes(self) -> list[int]:
+        """The server's process and all that it has started, the writer's for one."""
+        found, new = [], [self.pid]
+        while new:
+            found.append(new.pop())
+            for children in Path(f"/proc/{found[-1]}/task").glob("*/children"):
+                with contextlib.suppress(OSError):  # a thread that has just ended
+                    new += map(int, children.read_text().split())
+        return found
+
     def memory(self, word: str) -> int:
-        """VmRSS or VmHWM in KiB."""
-        found = re.search(rf"{word}:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
-        assert found is not None
-        return int(found[1])
+        """VmRSS or VmHWM in KiB, of all the server's processes together."""
+        total = 0
+        for pid in self.processes():
+            found = re.search(rf"{word}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+            assert found is not None
+            total += int(found[1])
+        return total
 
     def forget_peak(self) -> None:
         """Let VmHWM begin again at VmRSS.  proc(5) clear_refs."""
-        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+        for pid in self.processes():
+            Path(f"/proc/{pid}/clear_refs").write_text("5")
 
     def livemail(
         self, *arguments: str, seconds: float = 60, stdin: str | None = None
