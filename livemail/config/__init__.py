@@ -90,6 +90,7 @@ def _absolute(config: Config, folder: Path) -> Config:
         msgspec.structs.replace(each, certificate=place(each.certificate), key=place(each.key))
         for each in config.tls.more
     )
+    routes = tuple(msgspec.structs.replace(each, password_file=place(each.password_file)) for each in config.route)
     listen = tuple(
         msgspec.structs.replace(each, address=f"unix:{place(each.address[5:])}")
         if each.address.startswith("unix:")
@@ -104,7 +105,10 @@ def _absolute(config: Config, folder: Path) -> Config:
             config.tls, certificate=place(config.tls.certificate), key=place(config.tls.key), more=more
         ),
         log=msgspec.structs.replace(config.log, file=place(config.log.file)),
-        relay=msgspec.structs.replace(config.relay, tls_ca=place(config.relay.tls_ca)),
+        relay=msgspec.structs.replace(
+            config.relay, tls_ca=place(config.relay.tls_ca), password_file=place(config.relay.password_file)
+        ),
+        route=routes,
     )
 
 

@@ -9,10 +9,11 @@ from typing import Final, Literal, get_args
 import msgspec
 
 from livemail.auth.settings import AuthSettings
-from livemail.delivery.settings import DeliverySettings
+from livemail.delivery.settings import DeliverySettings, RouteSettings
 from livemail.directory.settings import DirectorySettings
 from livemail.imap.settings import IMAPSettings
 from livemail.interfaces.settings import Settings
+from livemail.net.resolver.settings import ResolverSettings
 from livemail.net.settings import LogSettings, NetSettings, TLSSettings
 from livemail.pop3.settings import POP3Settings
 from livemail.smtp.relay.settings import RelaySettings
@@ -109,12 +110,14 @@ class Config(Settings, frozen=True):
     directory: DirectorySettings = DirectorySettings()
     auth: AuthSettings = AuthSettings()
     delivery: DeliverySettings = DeliverySettings()
+    relay: RelaySettings = RelaySettings()
+    route: tuple[RouteSettings, ...] = ()
+    resolver: ResolverSettings = ResolverSettings()
     smtp: SMTPSettings = SMTPSettings()
     submission: SMTPSettings = SMTPSettings()
     lmtp: SMTPSettings = SMTPSettings()
     imap: IMAPSettings = IMAPSettings()
     pop3: POP3Settings = POP3Settings()
-    relay: RelaySettings = RelaySettings()
 
     @property
     def domains(self) -> list[str]:

@@ -11,6 +11,7 @@ import msgspec
 from livemail.config.locate import KeyPath
 from livemail.config.model import IMPLICIT_TLS, LOGIN_SECTION, Config, Place
 from livemail.config.read import Source
+from livemail.config.ways import check_routes
 from livemail.net.tls import CertificateError, Files, load
 
 _HOSTNAME: Final = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?:\.(?!-)[A-Za-z0-9-]{1,63})*\Z")
@@ -29,6 +30,7 @@ def check(config: Config, source: Source) -> None:
             for name, text in own_faults():
                 source.fault((part.name, name), f"`{name}` {text}")
     _check_log(config, source)
+    check_routes(config, source)
     _check_certificates(config, source)
     _check_sizes(config, source)
     for section, settings in (("smtp", config.smtp), ("lmtp", config.lmtp)):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from livemail.directory.aliases import fold
-from livemail.directory.domains import domain_key
 from livemail.interfaces.settings import Settings
 from livemail.mail.address import MAX_LOCAL_PART_OCTETS, Address
+from livemail.mail.domains import domain_key
 
 
 class Alias(Settings, frozen=True):

@@ -13,11 +13,11 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from livemail.directory.aliases import Aliases, Name, Place, fold
-from livemail.directory.domains import domain_key, spellings
 from livemail.directory.settings import DirectorySettings, parse_address
 from livemail.interfaces.directory import Elsewhere, IDirectory, LocalAccount, Resolution, Unknown
 from livemail.interfaces.storage import AccountRecord, IMailStore
 from livemail.mail.address import MAX_LOCAL_PART_OCTETS, Address
+from livemail.mail.domains import domain_key, spellings
 from livemail.mail.ids import AccountId
 
 log = Logger(namespace="livemail.directory")

@@ -68,8 +68,8 @@ class IRouting(Interface):
     async def hops(domain: str) -> Hops:
         """Find the hosts.  domain: lower-case, A-labels or U-labels, or an address literal with brackets.
 
-        Raises MailError: 556 5.1.10 null MX, 550 5.1.2 no such domain, 550 5.4.6 we are the best MX ourselves (a loop),
-        451 4.4.3 DNS does not answer, 451 4.3.5 the route cannot be used now.
+        Raises MailError: 556 5.1.10 null MX, 550 5.1.2 no such domain, 550 5.4.4 no MX host has an address we may use, 550 5.4.6
+        we are the best MX ourselves (a loop), 451 4.4.3 DNS does not answer, 451 4.3.5 the route cannot be used now.
         """
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Final, Literal
+from typing import Final
 
-from livemail.interfaces.settings import Settings
+from livemail.delivery.settings import RoutingSettings
 
 _NAME: Final = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*|\[[0-9A-Za-z:.]+\]")
 _AT_LEAST_ONE: Final = (
@@ -15,12 +15,11 @@ _AT_LEAST_ONE: Final = (
 )  # fmt: skip
 
 
-class RelaySettings(Settings, frozen=True, kw_only=True):
-    """The section ``[relay]``.
+class RelaySettings(RoutingSettings, frozen=True, kw_only=True):
+    """The section ``[relay]``; where mail goes is `RoutingSettings`.
 
     hello_name: what we call ourselves in EHLO, HELO and LHLO; "" for the server's hostname.  Must resolve to our address, or
     many hosts refuse us (RFC 5321 §4.1.1.1).
-    tls: how mail goes where no route says otherwise: none, may, encrypt, verify (`livemail.interfaces.relay.TLSPolicy`).
     tls_ca: PEM file of the authorities that vouch for verified hosts; "" for the system's.
     allow_cleartext_auth: say a smarthost's password without TLS.  Loopback is always allowed to hear it.
 
@@ -37,7 +36,6 @@ class RelaySettings(Settings, frozen=True, kw_only=True):
     """
 
     hello_name: str = ""
-    tls: Literal["none", "may", "encrypt", "verify"] = "may"
     tls_ca: str = ""
     allow_cleartext_auth: bool = False
     max_connections: int = 500
@@ -62,6 +60,7 @@ class RelaySettings(Settings, frozen=True, kw_only=True):
 
     def faults(self) -> Iterator[tuple[str, str]]:
         """Yield (key, what is wrong with it)."""
+        yield from super().faults()
         for name in _AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 yield name, "is at least 1"
