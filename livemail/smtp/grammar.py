@@ -19,6 +19,7 @@ from functools import lru_cache
 from typing import Final
 
 from livemail.mail.address import MAX_DOMAIN_OCTETS, MAX_LOCAL_PART_OCTETS, MAX_PATH_OCTETS, Address, Path
+from livemail.mail.dsn import decode_xtext, parse_envid, parse_original
 from livemail.mail.envelope import BodyType, Recipient, ReversePath
 from livemail.mail.errors import WireError
 
@@ -33,12 +34,6 @@ _ATEXT_TEXT: Final = frozenset(_DOT_ATEXT.decode())
 _QUOTED: Final = re.compile(r'"((?:[ !#-\[\]-~\x80-\U0010ffff]|\\[ -~])*)"@(.*)', re.DOTALL)
 _UNQUOTE: Final = re.compile(r"\\(.)")
 _KEYWORD: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
-_XTEXT: Final = re.compile(rb"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
-_XCHAR: Final = re.compile(rb"\+([0-9A-F]{2})")
-_ORCPT: Final = re.compile(rb"[A-Za-z0-9-]{1,64};[!-~]{1,500}")
-
-MAX_ENVID: Final = 100
-"""Octets of ENVID before decoding.  RFC 3461 §4.4."""
 
 _NOTIFY: Final = frozenset({"SUCCESS", "FAILURE", "DELAY"})
 _BODIES: Final[dict[bytes, BodyType]] = {b"7BIT": "7BIT", b"8BITMIME": "8BITMIME"}
@@ -76,15 +71,13 @@ def parse_mail(argument: bytes, *, dsn: bool = False) -> ReversePath:
                 raise _bad("SMTPUTF8 takes no value")
             smtputf8 = True
         elif keyword == b"AUTH":
-            auth = decode_xtext(value)
+            auth = decode_xtext(value or b"")
         elif keyword == b"RET" and dsn:
             ret = (value or b"").upper().decode("ascii", "replace")
             if ret not in {"FULL", "HDRS"}:
                 raise _bad("RET takes FULL or HDRS")
         elif keyword == b"ENVID" and dsn:
-            if not value or len(value) > MAX_ENVID:
-                raise _bad(f"ENVID takes 1 to {MAX_ENVID} octets of xtext")
-            envid = decode_xtext(value)
+            envid = parse_envid(value or b"")
         else:
             raise _unknown(keyword)
     path = parse_path(raw, "5.1.7", smtputf8=smtputf8)
@@ -112,9 +105,8 @@ def parse_rcpt(argument: bytes, *, smtputf8: bool = False, dsn: bool = False) ->
             if len(notify) != len(words) or not (notify == {"NEVER"} or notify <= _NOTIFY):
                 raise _bad("NOTIFY takes NEVER, or a list of SUCCESS, FAILURE and DELAY")
         elif keyword == b"ORCPT" and dsn:
-            if value is None or not _ORCPT.fullmatch(value):
-                raise _bad("ORCPT takes a type, a semicolon and an address")
-            original = value.decode("ascii")
+            parse_original(value or b"", smtputf8=smtputf8)
+            original = (value or b"").decode("utf-8")
         else:
             raise _unknown(keyword)
     return Recipient(path, notify, original)
@@ -192,13 +184,6 @@ def _parameters(rest: bytes) -> list[tuple[bytes, bytes | None]]:
 
 def _unknown(keyword: bytes) -> WireError:
     return _bad(f"Parameter {keyword.decode('ascii')} is not known here", code=555)
-
-
-def decode_xtext(value: bytes | None) -> str:
-    """Decode xtext.  RFC 3461 §4.  Raises WireError (501 5.5.4)."""
-    if not value or not _XTEXT.fullmatch(value):
-        raise _bad("Malformed xtext")
-    return _XCHAR.sub(lambda found: bytes((int(found[1], 16),)), value).decode("utf-8", "backslashreplace")
 
 
 # ------------------------------------------------------------------------------------------------------- paths

@@ -108,12 +108,32 @@ def test_an_unknown_parameter_is_555():
 
 
 @pytest.mark.parametrize(
-    "parameters", [b"NOTIFY=NEVER,DELAY", b"NOTIFY=", b"NOTIFY=X", b"ORCPT=x", b"NOTIFY=DELAY,DELAY"]
-)
+    "parameters",
+    [
+        b"NOTIFY=NEVER,DELAY", b"NOTIFY=", b"NOTIFY", b"NOTIFY=X", b"NOTIFY=,", b"NOTIFY=DELAY,", b"ORCPT=x", b"ORCPT",
+        b"NOTIFY=DELAY,DELAY", b"ORCPT=rfc822;a+0D+0Ab", "ORCPT=utf-8;δ@x".encode(), b"ORCPT=rfc822;a+2b",
+        b"ORCPT=rfc822;" + b"a" * 500, b"ORCPT=rfc822;a@b ORCPT=rfc822;a@b",
+    ],
+)  # fmt: skip
 def test_a_wrong_dsn_parameter_is_501(parameters):
     with pytest.raises(WireError) as raised:
         parse_rcpt(b"TO:<a@b> " + parameters, dsn=True)
     assert raised.value.code == 501
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [b"RET=ALL", b"RET", b"RET=FULL,HDRS", b"ENVID", b"ENVID=" + b"x" * 101, b"ENVID=a+0D+0Ab", b"ENVID=+"],
+)
+def test_a_wrong_ret_or_envid_is_501(parameters):
+    with pytest.raises(WireError) as raised:
+        parse_mail(b"FROM:<a@b> " + parameters, dsn=True)
+    assert raised.value.code == 501
+
+
+def test_an_international_original_recipient_may_stand_as_it_is_with_smtputf8():
+    found = parse_rcpt("TO:<δ@x> ORCPT=utf-8;δ@x".encode(), smtputf8=True, dsn=True)
+    assert found.original == "utf-8;δ@x"
 
 
 @pytest.mark.parametrize("argument", [b"", b"x", b"-1", b"5 EXTRA", b"5 LAST x", b"9" * 21, b"+5", b"0x5", b"5 5"])
