@@ -26,11 +26,12 @@ MAX_RAW_FIELD: Final = 2000
 
 
 def visible(text: str, limit: int = 512) -> str:
-    """Return text on one line, what does not show replaced by ``?``, white space by one space, cut at ``limit``."""
+    """Return text on one line, what does not show or is blank replaced by ``?``, white space by one space, cut at ``limit``."""
     if text.isascii() and text.isprintable():
         return text[:limit]
     cleaned = "".join(
-        " " if character.isspace() else character if is_visible(character) else "?" for character in text[: 2 * limit]
+        character if is_visible(character) and not character.isspace() else " " if character in " \t\r\n" else "?"
+        for character in text[: 2 * limit]
     )
     return " ".join(cleaned.split())[:limit]
 
