@@ -9,13 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from livemail.delivery.bounce import BounceSettings, Original, Outcome, Reporter, is_wanted
+from livemail.delivery.bounce import BounceSettings, Original, Outcome, QueueReporter, Reporter, is_wanted
 from livemail.delivery.bounce.explain import _TEXTS, explain, spoken_time
+from livemail.interfaces.queue import Concerned, QueuedMessage, QueuedRecipient, QueueId
 from livemail.interfaces.relay import Reply
 from livemail.mail.address import Address, Path
 from livemail.mail.envelope import Recipient, ReversePath
+from livemail.mail.errors import StorageFull
+from livemail.mail.ids import AccountId
 from tests.delivery.strict_report import parse
-from tests.smtp.rig import finish
+from tests.smtp.rig import Rig, finish
 
 ARRIVED = 1_000_000_000.0
 DAY = 86400
@@ -419,3 +422,51 @@ def test_settings_out_of_range_are_named():
     faults = dict(BounceSettings(return_octets=2**30, double_bounces_per_hour=-1).faults())
     assert set(faults) == {"return_octets", "double_bounces_per_hour"}
     assert not list(BounceSettings().faults())
+
+
+# ------------------------------------------------------------------------------------------------------- the queue's
+
+
+class Reader:
+    """Stored content of the original."""
+
+    def __init__(self, octets):
+        self.octets = octets
+        self.size = len(octets)
+        self.prefix_size = 0
+
+    async def read(self, offset, length):
+        return self.octets[offset : offset + length]
+
+
+def queued(who, reply=FULL):
+    return Concerned(
+        QueuedRecipient(0, recipient(who), "example.net", "failed", 0.0), "failed", reply, "mx.example.net", ARRIVED
+    )
+
+
+def test_the_queue_gets_reports_as_contents_with_envelopes():
+    rig = Rig()
+    compose = QueueReporter(Reports().reporter, rig.store)
+    message = QueuedMessage(QueueId(31), ADA, (), len(MESSAGE), AccountId(0), "t", 0, ARRIVED, ARRIVED + DAY)
+    (report,) = finish(compose(message, Reader(MESSAGE), [queued("bob@example.net"), queued("joe@example.net")]))
+    strict = parse(report.content.read(0, report.content.size))
+    assert [each["Final-Recipient"] for each in strict.recipients] == [
+        "rfc822; bob@example.net",
+        "rfc822; joe@example.net",
+    ]
+    assert report.envelope.reverse_path.path.is_null
+    assert report.envelope.reverse_path.size == report.content.size
+    report.content.close()
+
+
+def test_the_queue_gets_no_report_and_no_content_when_the_disk_is_full():
+    rig = Rig()
+
+    def full(_):
+        raise StorageFull
+
+    rig.store.new_content = full
+    message = QueuedMessage(QueueId(31), ADA, (), len(MESSAGE), AccountId(0), "t", 0, ARRIVED, ARRIVED + DAY)
+    with pytest.raises(StorageFull):
+        finish(QueueReporter(Reports().reporter, rig.store)(message, Reader(MESSAGE), [queued("bob@example.net")]))

@@ -6,7 +6,8 @@ Each report is an envelope and at most about a megabyte of octets, to be filed i
 """
 
 from livemail.delivery.bounce.notice import Action, Original, Outcome, Report, is_wanted
+from livemail.delivery.bounce.queued import QueueReporter
 from livemail.delivery.bounce.reporter import Reporter
 from livemail.delivery.bounce.settings import BounceSettings
 
-__all__ = ["Action", "BounceSettings", "Original", "Outcome", "Report", "Reporter", "is_wanted"]
+__all__ = ["Action", "BounceSettings", "Original", "Outcome", "QueueReporter", "Report", "Reporter", "is_wanted"]
