@@ -30,7 +30,7 @@ class QueueReporter:
         reports: list[Report] = []
         try:
             for composed in await self._reporter.compose(original, outcomes):
-                reports.append(await stored(composed, self._store))
+                reports.append(await stored(composed, self._store))  # noqa: PERF401  # what was made is to be closed
         except BaseException:
             for report in reports:
                 report.content.close()
