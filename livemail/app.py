@@ -11,7 +11,6 @@ A start either succeeds whole or raises `StartError` with everything that is in 
 
 from __future__ import annotations
 
-import errno
 import gc
 import os
 import shlex
@@ -50,6 +49,7 @@ from livemail.imap.site import Site as IMAPSite
 from livemail.interfaces.storage import IMailStore
 from livemail.mail.errors import MailError
 from livemail.net.connection import Connection
+from livemail.net.files import connections_possible
 from livemail.net.listen import BindError, bind_tcp, listen_unix
 from livemail.net.log import LineObserver
 from livemail.net.server import ConnectionFactory, Limits
@@ -61,7 +61,7 @@ from livemail.pop3.site import Site as POP3Site
 from livemail.smtp.protocol import SMTPConnection
 from livemail.smtp.site import Site as SMTPSite
 from livemail.storage.lmdb import LMDBStore
-from livemail.storage.lmdb.folder import StoreError, StoreMissing
+from livemail.storage.lmdb.folder import StoreError, StoreMissing, advice_on
 
 Build = Callable[[ConnectionFactory], Connection]
 
@@ -72,8 +72,10 @@ SWITCH_INTERVAL: Final = 0.0005
 class StartError(Exception):
     """The server cannot start; each reason says what to do.  Nothing was lost."""
 
-    def __init__(self, reasons: list[str]) -> None:
-        super().__init__("\n".join(f"livemail cannot start: {reason}" for reason in reasons))
+    def __init__(self, reasons: list[str], advice: str = "") -> None:
+        """advice: what helps against all of them."""
+        lines = [f"livemail cannot start: {reason}" for reason in reasons]
+        super().__init__("\n".join([*lines, advice] if advice else lines))
         self.reasons = reasons
 
 
@@ -192,27 +194,24 @@ class MailServer(MultiService):
                 reasons.append(str(error))
         if reasons:
             self._release()
-            raise StartError(self._explained(reasons))
+            raise self._explained(reasons)
 
-    def _explained(self, reasons: list[str]) -> list[str]:
+    def _explained(self, reasons: list[str]) -> StartError:
         """Say once what helps against taken ports."""
         if not any("is in use by another program" in reason for reason in reasons):
-            return reasons
+            return StartError(reasons)
         try:
             pid = control.ask(self._data, "ping", {}, lambda *_: None)["pid"]
         except (OSError, Refused):
             pass
         else:
-            return [f"livemail runs already on {self._data}, process {pid}; stop it with `kill {pid}`"]
+            return StartError([f"livemail runs already on {self._data}, process {pid}; stop it with `kill {pid}`"])
         if self.is_local_profile:
-            command = command_line()
-            advice = (
-                "stop that program, or add to every port with LIVEMAIL_PORT_OFFSET=10000 in the environment, or write"
-                f" `{command} config show > my.toml`, change the ports in it, and `{command} --config my.toml run`"
+            return StartError(
+                reasons,
+                "Stop that program, or put LIVEMAIL_PORT_OFFSET=10000 in the environment: it is added to every port.",
             )
-        else:
-            advice = "stop that program, or change the address of the [[listen]] in the configuration"
-        return [*reasons, advice]
+        return StartError(reasons, "Stop that program, or change the address of that [[listen]] in the configuration.")
 
     def startService(self) -> None:
         """Open the store, wire everything, serve.  Raises StartError."""
@@ -261,14 +260,13 @@ class MailServer(MultiService):
             advice = f"make it (install -d -m 700 {shlex.quote(str(self._data))}), mount its disk, or correct `data`"
             raise StartError([f"the data folder {self._data} does not exist; {advice}"]) from None
         except (StoreError, CertificateError) as error:
-            if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENOSPC:
-                raise StartError(
-                    [f"the disk of {self._data} is full; free some space on it.  Nothing was lost"]
-                ) from None
-            raise StartError([str(error)]) from None
+            cause = error.__cause__
+            told = advice_on(cause, self._data) if isinstance(cause, OSError) else ""
+            raise StartError([told or str(error)]) from None
         except OSError as error:
+            told = advice_on(error, self._data)
             raise StartError(
-                [f"{error.filename or self._data}: {error.strerror}; the data folder must be ours to write"]
+                [told or f"{error.filename or self._data}: {error.strerror}; the data folder must be ours to write"]
             ) from None
 
     def _may_create(self) -> bool:
@@ -281,7 +279,7 @@ class MailServer(MultiService):
         parts = wire(self.config, self._reactor, self._store, self._threads)
         text = self._first_run(parts) if self.is_local_profile else ""
         self._ports.append(control.listen(self._reactor, self._data, parts.operations))
-        limits = Limits(self.config.net.max_connections, self.config.net.max_connections_per_address)
+        limits = Limits(self._max_connections(), self.config.net.max_connections_per_address)
         for listen, bound in self._sockets:
             factory = ConnectionFactory(
                 listen.service,
@@ -304,6 +302,18 @@ class MailServer(MultiService):
         self._sockets.clear()
         self._threads.hand_over(self._reactor.callFromThread)
         self._banner = text
+
+    def _max_connections(self) -> int:
+        wanted = self.config.net.max_connections
+        possible = connections_possible(wanted)
+        if possible < wanted:
+            self.log.warn(
+                "only {possible} connections at once, not the {wanted} of [net] max_connections: the system lets this"
+                " process open too few files; raise that (ulimit -n, or LimitNOFILE= of the systemd unit)",
+                possible=possible,
+                wanted=wanted,
+            )
+        return possible
 
     def _announce(self) -> None:
         if self._alarm is not None:

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from livemail.interfaces.settings import Settings
+from collections.abc import Iterator
+from typing import Annotated, Final
+
+from msgspec import Meta
+
+from livemail.interfaces.settings import Count, Duration, Settings
+
+LEAST_MEMORY: Final = 8
+"""KiB for each lane.  RFC 9106 §3.1."""
 
 
 class AuthSettings(Settings, frozen=True):
@@ -21,15 +29,24 @@ class AuthSettings(Settings, frozen=True):
     failure_entries: accounts, and networks, whose failures are remembered; the longest quiet ones go first.
     """
 
-    argon2_time: int = 2
-    argon2_memory: int = 19 * 1024
-    argon2_lanes: int = 1
-    hashing_at_once: int = 2
-    hashing_queue: int = 200
+    argon2_time: Annotated[int, Meta(ge=1, le=1000)] = 2
+    argon2_memory: Annotated[int, Meta(ge=LEAST_MEMORY, le=16 * 1024 * 1024)] = 19 * 1024
+    argon2_lanes: Annotated[int, Meta(ge=1, le=255)] = 1
+    hashing_at_once: Count = 2
+    hashing_queue: Count = 200
     remember_seconds: float = 300.0
-    remember_entries: int = 50_000
+    remember_entries: Count = 50_000
     failure_delay: float = 1.0
     failure_delay_max: float = 15.0
-    failure_half_life: float = 600.0
+    failure_half_life: Duration = 600.0
     network_allowance: int = 10
-    failure_entries: int = 10_000
+    failure_entries: Count = 10_000
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        """Yield (field, what is wrong with it and what to write instead) for every fault."""
+        least = LEAST_MEMORY * self.argon2_lanes
+        if self.argon2_memory < least:
+            yield (
+                "argon2_memory",
+                f"cannot be {self.argon2_memory} with {self.argon2_lanes} lanes; write {least} or more",
+            )

@@ -120,7 +120,9 @@ def show(config: Config) -> str:
 
 def verdict(config: Config, path: str | None) -> str:
     """What ``check`` says of a configuration without errors.  path: its file, None for the local profile."""
-    text = f"{path or 'local profile'}: no errors; {len(config.listen)} listeners, data in {config.data}"
+    count = len(config.listen)
+    listeners = f"{count} listener" + "s" * (count != 1)
+    text = f"{path or 'local profile'}: no errors; {listeners}, data in {config.data}"
     if path and not Path(config.data).is_dir():
         text += f", which must be made before the start (install -d -m 700 {shlex.quote(config.data)})"
     return text

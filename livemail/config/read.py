@@ -8,11 +8,12 @@ numbers are octets is in their names (``_octets``, ``_limit``, ``_quota``); whic
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -26,6 +27,10 @@ SIZES: Final = {
 }  # fmt: skip
 TIMES: Final = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
+LARGEST: Final = (1 << 63) - 1
+"""What a TOML integer may be, and more octets or seconds than anybody has.  TOML 1.0, Integer."""
+
+_UNBOUNDED: Final = msgspec.Meta()
 _MEASURE: Final = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*")
 _SYNTAX: Final = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
@@ -84,13 +89,17 @@ def parse(text: str, path: str) -> tuple[dict[str, Any], Source]:
         else:
             fault = Fault(text.count("\n") + 1, f"not TOML: {what}, the file ends in the middle")
         raise ConfigError(path, [fault]) from None
+    except RecursionError:
+        raise ConfigError(
+            path, [Fault(0, "lists or tables are nested too deep; no setting needs more than two")]
+        ) from None
     return table, Source(locate(text))
 
 
 def read_text(path: Path) -> str:
     """Read a configuration file.  Raises ConfigError."""
     try:
-        return path.read_text("utf-8")
+        return path.read_text("utf-8-sig")  # Lenient: some editors put a byte order mark in front.
     except OSError as error:
         raise ConfigError(str(path), [Fault(0, f"cannot be read: {error.strerror}")]) from None
     except UnicodeDecodeError as error:
@@ -110,10 +119,19 @@ def build(kind: type[S], table: Mapping[str, Any], source: Source, at: KeyPath =
             values[fields[key].name] = made
     for key, field in fields.items():
         if field.required and field.name not in values:
-            values[field.name] = get_args(field.type)[0] if get_origin(field.type) is Literal else field.type()
+            kind_, _ = _bare(field.type)
+            values[field.name] = get_args(kind_)[0] if get_origin(kind_) is Literal else kind_()
             if key not in table:
-                source.fault((*at, key), f"{_where(at)} has no {key}; add a line `{key} = {_example(field.type)}`")
+                source.fault((*at, key), f"{_where(at)} has no {key}; add a line `{key} = {_example(kind_)}`")
     return kind(**values)
+
+
+def _bare(kind: Any) -> tuple[Any, msgspec.Meta]:
+    """Take a type and its bounds apart."""
+    if get_origin(kind) is Annotated:
+        bare, bounds = get_args(kind)
+        return bare, bounds
+    return kind, _UNBOUNDED
 
 
 def _where(at: KeyPath) -> str:
@@ -142,7 +160,8 @@ def _value(kind: Any, value: Any, source: Source, path: KeyPath) -> Any:
             return tuple(build(arguments[0], item, source, (*path, n)) for n, item in enumerate(value))
         source.fault(path, f"`{name}` is a list of tables; write [[{name}]] above each of them")
         return None
-    return _plain(kind, _measured(kind, value, name), source, path, name)
+    bare, bounds = _bare(kind)
+    return _plain(bare, bounds, _measured(bare, value, name), source, path, name)
 
 
 def _measured(kind: Any, value: Any, name: str) -> Any:
@@ -161,11 +180,12 @@ def _counts_octets(name: str) -> bool:
     return name.endswith(("_octets", "_quota", "reserve_file")) or "_limit" in name
 
 
-def _plain(kind: Any, value: Any, source: Source, path: KeyPath, name: str) -> Any:
+def _plain(kind: Any, bounds: msgspec.Meta, value: Any, source: Source, path: KeyPath, name: str) -> Any:
     if get_origin(kind) is Literal:
         allowed = [str(word) for word in get_args(kind)]
         if value not in get_args(kind):
-            near = difflib.get_close_matches(str(value), allowed, 1)
+            # That 1.0 looks like 1.3 is no reason to think it was meant.
+            near = difflib.get_close_matches(str(value), allowed, 1) if str(value).isalpha() else []
             hint = f'did you mean "{near[0]}"? ' if near else ""
             source.fault(path, f"`{name}` cannot be {_shown(value)}; {hint}allowed are {', '.join(allowed)}")
             return None
@@ -178,7 +198,25 @@ def _plain(kind: Any, value: Any, source: Source, path: KeyPath, name: str) -> A
     if isinstance(made, (int, float)) and made < 0:
         source.fault(path, f"`{name}` cannot be negative; write {_wanted(kind, name)}")
         return None
+    beyond = _beyond(made, bounds)
+    if beyond:
+        source.fault(path, f"`{name}` cannot be {_shown(value)}; write {beyond}")
+        return None
     return made
+
+
+def _beyond(value: Any, bounds: msgspec.Meta) -> str:
+    """What to write instead of a number that is out of bounds; "" when it is not."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return ""
+    if bounds.ge is not None and value < bounds.ge:
+        return f"{bounds.ge} or more"
+    if bounds.gt is not None and value <= bounds.gt:
+        return f"more than {bounds.gt:g}"
+    highest = LARGEST if bounds.le is None else bounds.le
+    if value > highest or not math.isfinite(value):
+        return f"{highest} or less"
+    return ""
 
 
 def _shown(value: Any) -> str:
@@ -204,4 +242,6 @@ def _wanted(kind: Any, name: str) -> str:
 def _example(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return f'"{get_args(kind)[0]}"'
+    if get_origin(kind) is tuple:
+        return '["…"]'
     return {bool: "true", int: "1", float: "1.0"}.get(kind, '"…"')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,8 @@ from livemail.config.read import Source
 from livemail.config.ways import check_routes
 from livemail.net.tls import CertificateError, Files, load
 
+MAX_SOCKET_PATH: Final = 107
+"""Octets, without the NUL.  unix(7)."""
 _HOSTNAME: Final = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?:\.(?!-)[A-Za-z0-9-]{1,63})*\Z")
 CLEARTEXT_KEY: Final = {"submission": "allow_cleartext_auth", "imap": "cleartext_login", "pop3": "cleartext_login"}
 
@@ -22,12 +25,18 @@ def check(config: Config, source: Source) -> None:
     """Note every impossible combination."""
     if config.hostname and not _HOSTNAME.match(config.hostname):
         source.fault(("hostname",), f'"{config.hostname}" is not a host name; write one such as "mail.example.org"')
-    if config.data and Path(config.data).exists() and not Path(config.data).is_dir():
+    if not config.data and not source.is_doubtful(("data",)):
+        source.fault(("data",), '`data` is empty; write the path of a folder, such as "/var/lib/livemail"')
+    if any(not character.isprintable() for character in config.data):
+        source.fault(("data",), "`data` has control characters in it; write a path without")
+    elif config.data and Path(config.data).exists() and not Path(config.data).is_dir():
         source.fault(("data",), f"{config.data} is a file; write the path of a folder")
     for part in msgspec.structs.fields(config):
         own_faults = getattr(getattr(config, part.name), "faults", None)
         if own_faults is not None:
-            for name, text in own_faults():
+            # What could not be read is told already; the rest is a list before anything is noted.
+            told = [(name, text) for name, text in own_faults() if not source.is_doubtful((part.name, name))]
+            for name, text in told:
                 source.fault((part.name, name), f"`{name}` {text}")
     _check_log(config, source)
     check_routes(config, source)
@@ -114,6 +123,10 @@ def _check_listener(config: Config, source: Source, position: int, taken: dict[P
     except ValueError as error:
         source.fault((*at, "address"), f'`address` cannot be "{listen.address}"; {error}')
         return
+    if len(os.fsencode(place.path)) > MAX_SOCKET_PATH:
+        source.fault(
+            (*at, "address"), f"a Unix socket's path has at most {MAX_SOCKET_PATH} octets; write a shorter one"
+        )
     for other, first in taken.items():
         if _clash(other, place):
             line = source.lines.get(("listen", first, "address"), 0)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from livemail.interfaces.settings import Settings
+from typing import Annotated
+
+from msgspec import Meta
+
+from livemail.interfaces.settings import Count, Duration, Settings
 
 
 class IMAPSettings(Settings, frozen=True, kw_only=True):
@@ -24,15 +28,15 @@ class IMAPSettings(Settings, frozen=True, kw_only=True):
 
     cleartext_login: bool = False
     hidden_capabilities: tuple[str, ...] = ()
-    append_limit: int = 256 * 1024 * 1024
-    login_timeout: float = 120.0
-    idle_timeout: float = 1800.0
+    append_limit: Count = 256 * 1024 * 1024
+    login_timeout: Duration = 120.0
+    idle_timeout: Duration = 1800.0
     idle_keep_alive: float = 120.0
-    line_limit: int = 64 * 1024
-    literal_limit: int = 64 * 1024
-    line_limit_before_login: int = 8 * 1024
-    literal_limit_before_login: int = 4 * 1024
-    sasl_response_limit: int = 16 * 1024
-    max_bad_commands: int = 20
-    max_failed_logins: int = 5
+    line_limit: Annotated[int, Meta(ge=256)] = 64 * 1024
+    literal_limit: Annotated[int, Meta(ge=256)] = 64 * 1024
+    line_limit_before_login: Annotated[int, Meta(ge=256)] = 8 * 1024
+    literal_limit_before_login: Annotated[int, Meta(ge=256)] = 4 * 1024
+    sasl_response_limit: Count = 16 * 1024
+    max_bad_commands: Count = 20
+    max_failed_logins: Count = 5
     max_id_pairs: int = 30

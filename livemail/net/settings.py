@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from livemail.interfaces.settings import Settings
+from livemail.interfaces.settings import Count, Settings
 
 
 class CertificateFiles(Settings, frozen=True):
@@ -42,10 +42,10 @@ class NetSettings(Settings, frozen=True):
     stall_time: seconds after which a turn of the event loop is logged with its stack; 0 turns that off.
     """
 
-    max_connections: int = 10_000
-    max_connections_per_address: int = 100
-    backlog: int = 512
-    blocking_threads: int = 4
+    max_connections: Count = 10_000
+    max_connections_per_address: Count = 100
+    backlog: Count = 512
+    blocking_threads: Count = 4
     drain_time: float = 12.0
     stall_time: float = 0.1
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from livemail.interfaces.settings import Settings
+from livemail.interfaces.settings import Count, Duration, Settings
 
 
 class SMTPSettings(Settings, frozen=True, kw_only=True):
@@ -22,14 +22,14 @@ class SMTPSettings(Settings, frozen=True, kw_only=True):
     forbid_early_talk: close on clients that talk before the greeting, or send content before 354.
     """
 
-    max_message_octets: int = 256 * 1024 * 1024
-    max_recipients: int = 1000
-    max_errors: int = 15
-    max_junk_commands: int = 100
-    max_refusals: int = 100
-    max_auth_failures: int = 3
-    max_received: int = 100
-    idle_timeout: float = 300.0
+    max_message_octets: Count = 256 * 1024 * 1024
+    max_recipients: Count = 1000
+    max_errors: Count = 15
+    max_junk_commands: Count = 100
+    max_refusals: Count = 100
+    max_auth_failures: Count = 3
+    max_received: Count = 100
+    idle_timeout: Duration = 300.0
     greet_delay: float = 0.0
     allow_cleartext_auth: bool = False
     refuse_bare_newlines: bool = True

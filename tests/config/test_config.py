@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from livemail.config import LOCAL_PORTS, Config, ConfigError, data_folder, loads, local_profile, parse_place, show
+from livemail.config import LOCAL_PORTS, Config, ConfigError, data_folder, load, loads, local_profile, parse_place, show
 from livemail.config.locate import locate
 from livemail.net.tls import local_ca
 
@@ -111,6 +111,52 @@ def test_a_mistake_is_answered_with_what_to_write(added: str, words: str, tmp_pa
 )
 def test_impossible_combinations_are_errors(text: str, words: str, tmp_path: Path) -> None:
     assert words in flat(faults(text, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("added", "words"),
+    [
+        ("[smtp]\nmax_recipients = 0\n", "`max_recipients` cannot be 0; write 1 or more"),
+        ("[smtp]\nidle_timeout = 0\n", "write more than 0"),
+        ("[imap]\nline_limit = 99999999999999999999999\n", "9223372036854775807 or less"),
+        ('[imap]\nline_limit = "1 B"\n', "`line_limit` cannot be 1; write 256 or more"),
+        ("[net]\ndrain_time = nan\n", "cannot be nan"),
+        ("[net]\nstall_time = inf\n", "cannot be inf"),
+        ("[net]\nbacklog = 0\n", "1 or more"),
+        ("[auth]\nargon2_memory = 1\n", "8 or more"),
+        ("[auth]\nargon2_memory = 16\nargon2_lanes = 4\n", "write 32 or more"),
+        ("[storage]\nreserve_percent = 100\n", "99 or less"),
+        ("[storage]\nmap_octets = 4096\n", "16777216 or more"),
+        ("[pop3]\nline_limit = 10\n", "255 or more"),
+        ("[directory]\naliases = [{address = 'a', targets = []}]\n", "without targets; name at least one"),
+        ("[directory]\naliases = [{address = 'a'}]\n", 'has no targets; add a line `targets = ["…"]`'),
+        (f"[[listen]]\nservice = 'lmtp'\naddress = 'unix:/{'x' * 120}'\n", "at most 107 octets"),
+    ],
+)
+def test_a_value_that_would_stop_everything_is_an_error_and_told_once(added: str, words: str, tmp_path: Path) -> None:
+    told = faults(GOOD + added, tmp_path)
+    assert words in flat(told)
+    assert sum(map(len, told.values())) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (GOOD.replace('data = "d"', 'data = ""'), "`data` is empty"),
+        (GOOD.replace('data = "d"', r'data = "a\u0000b"'), "control characters"),
+        ("data = " + "[" * 5000 + "]" * 5000, "nested too deep"),
+        (GOOD.replace("local_ca = true", 'local_ca = true\nminimum = "1.0"'), 'cannot be "1.0"; allowed are 1.2, 1.3'),
+    ],
+)
+def test_what_no_setting_is(text: str, words: str, tmp_path: Path) -> None:
+    told = faults(text, tmp_path)
+    assert words in flat(told)
+    assert sum(map(len, told.values())) == 1
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text("\ufeff" + GOOD, "utf-8")
+    assert load(tmp_path / "c.toml") == loads(GOOD, str(tmp_path / "c.toml"))
 
 
 def test_what_is_not_toml_is_told_with_line_and_column(tmp_path: Path) -> None:

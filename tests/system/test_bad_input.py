@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.system.hostile import Raw
 from tests.system.mail import deliver, fetch_all, imap, smtp
-from tests.system.rig import BIN, Server, run
+from tests.system.rig import BIN, Server, program, run
 
 RUN = [BIN / "twistd", "-n", "--pidfile=", "livemail", "run"]
 
@@ -153,3 +154,44 @@ def test_names_and_passwords_that_are_no_good(fresh: Server) -> None:
     assert imap(fresh, "ann@localhost", "one").noop()[0] == "OK"
     done = fresh.livemail("account", "show", "nobody")
     assert (done.returncode, "account list" in done.stderr) == (67, True)
+
+
+@pytest.mark.parametrize("below", ["", "/x"])
+def test_a_data_folder_that_is_a_file(fresh: Server, below: str) -> None:
+    fresh.data.write_text("mine")
+    fresh.environment["LIVEMAIL_DATA"] = f"{fresh.data}{below}"
+    said = _refused(fresh)
+    assert f"{fresh.data}{below} is in the way, or leads through a file" in said
+    assert fresh.data.read_text() == "mine"
+
+
+def _with_files(soft: int, hard: int) -> list[str]:
+    return [program("prlimit"), f"--nofile={soft}:{hard}"]
+
+
+def test_too_few_files_to_start_at_all(fresh: Server) -> None:
+    said = _refused(fresh, *_with_files(20, 20), *RUN)
+    assert "lets this process open too few files; raise that (ulimit -n" in said
+
+
+def test_where_few_files_may_be_open_some_clients_are_told_to_wait(fresh: Server) -> None:
+    fresh.start(under=_with_files(200, 200))
+    assert "only 48 connections at once, not the 10000 of [net] max_connections" in fresh.output()
+    raws = [Raw(fresh, "imap") for _ in range(60)]
+    assert [raw.greeting[:4] for raw in raws] == [b"* OK"] * 48 + [b"* BY"] * 12
+    assert b"Too many connections, try again later" in raws[-1].greeting
+    for raw in raws:
+        raw.close()
+    assert fresh.livemail("store", "check").returncode == 0
+
+
+def test_the_limit_of_open_files_is_raised_where_that_is_allowed(fresh: Server) -> None:
+    fresh.start()
+    fresh.stop()
+    fresh.configure(net={"max_connections": 400})
+    fresh.start(under=_with_files(100, 728))
+    assert "too few files" not in fresh.output()
+    raws = [Raw(fresh, "imap") for _ in range(200)]
+    assert all(raw.greeting.startswith(b"* OK") for raw in raws)
+    for raw in raws:
+        raw.close()

@@ -10,6 +10,7 @@ meta.json is written last when a store is made, and read first when it is opened
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -51,6 +52,22 @@ class StoreTooNew(StoreError):
 
 class StoreUnusable(StoreError):
     """The store's files are damaged or may not be read."""
+
+
+def advice_on(error: OSError, data: Path) -> str:
+    """What to do about an error of the system with the data folder, "" where nothing is known but its name."""
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return f"the disk of {data} is full; free some space on it.  Nothing was lost"
+        case errno.EMFILE | errno.ENFILE:
+            return "the system lets this process open too few files; raise that (ulimit -n, or LimitNOFILE= of the systemd unit)"
+        case errno.EROFS:
+            return f"the disk of {data} can only be read; see why (dmesg), and mount it for writing.  Nothing was lost"
+        case errno.EIO:
+            return f"the disk of {data} fails to read or write (dmesg says more); replace it before anything is started on it"
+        case errno.ENOTDIR | errno.EEXIST:
+            return f"{error.filename or data} is in the way, or leads through a file; the data folder must be a folder"
+    return ""
 
 
 class Meta(msgspec.Struct, frozen=True):
@@ -127,9 +144,8 @@ def open_folder(data: Path, *, create: bool) -> Folder:
             os.close(lock)
             raise
     except OSError as error:
-        raise StoreUnusable(
-            f"The mail store {path} cannot be opened: {error}.  Check that the folder belongs to the user livemail runs as."
-        ) from error
+        told = advice_on(error, data) or f"{error}.  Check that the folder belongs to the user livemail runs as."
+        raise StoreUnusable(f"The mail store {path} cannot be opened: {told}") from error
     return Folder(path, meta, lock)
 
 
