@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import gc
 import os
+import secrets
 import shlex
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final, cast
@@ -41,12 +43,15 @@ from livemail.auth.realm import MailRealm
 from livemail.auth.throttle import Throttle
 from livemail.config import Config, Listen
 from livemail.config.model import IMPLICIT_TLS
+from livemail.delivery.bounce import Reporter
 from livemail.delivery.local import LocalDelivery
+from livemail.delivery.srs import Rewriter, load_keys
 from livemail.directory import StoreDirectory
 from livemail.filters.chain import FilterChain
 from livemail.imap.protocol import IMAPConnection
 from livemail.imap.site import Site as IMAPSite
 from livemail.interfaces.storage import IMailStore
+from livemail.mail.address import Address
 from livemail.mail.errors import MailError
 from livemail.net.connection import Connection
 from livemail.net.files import connections_possible
@@ -86,8 +91,8 @@ class Parts(msgspec.Struct):
     operations: Operations
 
 
-def wire(config: Config, reactor: Any, store: IMailStore, threads: Threads) -> Parts:
-    """Connect the parts."""
+def wire(config: Config, reactor: Any, store: IMailStore, threads: Threads, sender_keys: Sequence[bytes]) -> Parts:
+    """Connect the parts.  sender_keys: of the reverse-paths that forwarding makes."""
     hostname = config.hostname or socket.gethostname()
     directory = StoreDirectory(store, config.directory)
 
@@ -97,7 +102,11 @@ def wire(config: Config, reactor: Any, store: IMailStore, threads: Threads) -> P
     authenticator = Authenticator(portal, Throttle(reactor.seconds, config.auth), reactor)
 
     chain = FilterChain((), store, reactor, threads.blocking)
-    delivery = LocalDelivery(store, directory, config.delivery)
+    reporter = Reporter(
+        hostname, Address("postmaster", config.domains[0]), time.time, lambda: secrets.token_hex(16), config.bounce
+    )
+    rewriter = Rewriter(sender_keys, config.domains[0], time.time)
+    delivery = LocalDelivery(store, directory, config.delivery, reporter=reporter, rewriter=rewriter)
 
     def smtp(service: str) -> Build:
         site = SMTPSite(
@@ -108,6 +117,7 @@ def wire(config: Config, reactor: Any, store: IMailStore, threads: Threads) -> P
             target=delivery,
             chain=chain,
             authenticator=authenticator,
+            dsn=True,
         )
         return lambda owner: SMTPConnection(owner, site)
 
@@ -161,6 +171,7 @@ class MailServer(MultiService):
         self._certificates: CertificateStore | None = None
         self._threads: Threads | None = None
         self._store: IMailStore | None = None
+        self._sender_keys: Sequence[bytes] = ()
         self._factories: list[ConnectionFactory] = []
         self._ports: list[Any] = []
         self._alarm = StallAlarm(reactor, config.net.stall_time) if config.net.stall_time else None
@@ -254,6 +265,7 @@ class MailServer(MultiService):
             if self.config.tls.local_ca:
                 files = local_ca(self._data / "tls")
                 self._certificates = CertificateStore([files], self._reactor.seconds, self.config.tls.minimum)
+            self._sender_keys = load_keys(self._data / "srs.key")
         except StoreMissing as error:
             if self._data.is_dir():
                 raise StartError([str(error)]) from None
@@ -263,6 +275,8 @@ class MailServer(MultiService):
             cause = error.__cause__
             told = advice_on(cause, self._data) if isinstance(cause, OSError) else ""
             raise StartError([told or str(error)]) from None
+        except ValueError as error:  # of the keys
+            raise StartError([str(error)]) from None
         except OSError as error:
             told = advice_on(error, self._data)
             raise StartError(
@@ -276,7 +290,7 @@ class MailServer(MultiService):
     def _serve(self) -> None:
         assert self._store is not None
         assert self._threads is not None
-        parts = wire(self.config, self._reactor, self._store, self._threads)
+        parts = wire(self.config, self._reactor, self._store, self._threads, self._sender_keys)
         text = self._first_run(parts) if self.is_local_profile else ""
         self._ports.append(control.listen(self._reactor, self._data, parts.operations))
         limits = Limits(self._max_connections(), self.config.net.max_connections_per_address)

@@ -9,6 +9,7 @@ from typing import Final, Literal, get_args
 import msgspec
 
 from livemail.auth.settings import AuthSettings
+from livemail.delivery.bounce.settings import BounceSettings
 from livemail.delivery.settings import DeliverySettings, RouteSettings
 from livemail.directory.settings import DirectorySettings
 from livemail.imap.settings import IMAPSettings
@@ -110,6 +111,7 @@ class Config(Settings, frozen=True):
     directory: DirectorySettings = DirectorySettings()
     auth: AuthSettings = AuthSettings()
     delivery: DeliverySettings = DeliverySettings()
+    bounce: BounceSettings = BounceSettings()
     relay: RelaySettings = RelaySettings()
     route: tuple[RouteSettings, ...] = ()
     resolver: ResolverSettings = ResolverSettings()

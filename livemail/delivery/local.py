@@ -10,8 +10,10 @@ Each copy has its own prefix, kept apart from the shared content: Return-Path, D
 X-Original-To where the recipient was written otherwise.  A message that comes back with our Delivered-To in its header has
 gone in a circle and is refused (554 5.4.6).
 
-Until there is a queue, what goes to other domains is either captured in the sender's own mailbox, envelope recipients
-listed in front of it (X-Envelope-To: his own mailbox, so Bcc stays between him and us), or refused.
+What goes to other domains goes to the queue, in the same commit; or it is captured in the sender's own mailbox, envelope recipients
+listed in front of it (X-Envelope-To: his own mailbox, so Bcc stays between him and us); without either it is refused.
+
+Who asked to hear of success (NOTIFY=SUCCESS) hears after the commit, by a report that is delivered as any message is.
 """
 
 from __future__ import annotations
@@ -20,13 +22,21 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from twisted.internet.defer import CancelledError
+from twisted.logger import Logger
 from zope.interface import implementer
 
-from livemail.delivery.router import Route, route
+from livemail.delivery.bounce import Original, Outcome, Reporter
+from livemail.delivery.bounce.queued import stored
+from livemail.delivery.forward import SUCCESS, delivered_to, is_expanded, is_forwarded, onward
+from livemail.delivery.router import Route, route, route_bounce
 from livemail.delivery.settings import DeliverySettings
+from livemail.delivery.srs import Rewriter, is_rewritten
 from livemail.interfaces.delivery import IDeliveryTarget, IDeliveryTransaction, Submitter
 from livemail.interfaces.directory import IDirectory, LocalAccount
-from livemail.interfaces.storage import Delivery, IMailStore
+from livemail.interfaces.queue import Addressed, Filing, IQueue, Outgoing
+from livemail.interfaces.relay import IRouting, Reply
+from livemail.interfaces.storage import Delivered, Delivery, IMailStore
 from livemail.mail.address import Address, Path
 from livemail.mail.content import Content
 from livemail.mail.envelope import Envelope, Recipient, ReversePath
@@ -44,8 +54,14 @@ _HEADER_OCTETS: Final = 256 * 1024
 _Place = tuple[AccountId, str]
 
 
+DELIVERED: Final = Reply(250, "2.1.5", "Delivered", "content", is_remote=False)
+"""What is said of success here.  RFC 3463 §3.2."""
+
+_OURS: Final = Submitter("report", is_ours=True)
+
+
 class NotRelaying(MailError):
-    """No queue yet."""
+    """There is no queue."""
 
     code, enhanced, default_text = 550, "5.3.3", "This server does not relay to other domains yet"
 
@@ -58,12 +74,32 @@ class MailLoop(MailError):
 
 @implementer(IDeliveryTarget)
 class LocalDelivery:
-    """Delivery into the store."""
+    """Delivery into the store, and into the queue."""
 
-    def __init__(self, store: IMailStore, directory: IDirectory, settings: DeliverySettings) -> None:
+    log = Logger()
+
+    def __init__(
+        self,
+        store: IMailStore,
+        directory: IDirectory,
+        settings: DeliverySettings,
+        *,
+        queue: IQueue | None = None,
+        routing: IRouting | None = None,
+        reporter: Reporter | None = None,
+        rewriter: Rewriter | None = None,
+    ) -> None:
+        """queue, routing: both or neither; without them nothing leaves.  reporter: None where success is not reported.
+
+        rewriter: accepts bounces to addresses it made, and makes them unless the settings say otherwise.
+        """
         self.store = store
         self.directory = directory
         self.settings = settings
+        self.queue = queue
+        self.routing = routing
+        self.reporter = reporter
+        self.rewriter = rewriter
 
     async def begin(self, reverse_path: ReversePath, submitter: Submitter) -> IDeliveryTransaction:
         """See `IDeliveryTarget.begin`."""
@@ -77,9 +113,21 @@ class LocalDelivery:
                 )
         return LocalTransaction(self, reverse_path, submitter)
 
+    async def deliver_report(self, content: Content, envelope: Envelope) -> None:
+        """Deliver a report of ours to whom it is for.  Raises MailError.  Does not close the content."""
+        transaction = LocalTransaction(self, envelope.reverse_path, _OURS)
+        for error in await transaction.commit(content, envelope):
+            if error is not None:
+                raise error
+
     def refuse_remote(self, found: Route, submitter: Submitter) -> None:
         """Raise NotRelaying for what can neither be sent nor captured."""
-        if found.remote and (submitter.account is None or not self.settings.capture_outbound):
+        if not found.remote:
+            return
+        if self.settings.capture_outbound:
+            if submitter.account is None:
+                raise NotRelaying(reason="outbound mail is captured, and a stranger has no mailbox for it")
+        elif self.queue is None:
             raise NotRelaying
 
     async def mailbox_of(self, place: LocalAccount) -> str:
@@ -100,6 +148,7 @@ class LocalTransaction:
 
     def __init__(self, target: LocalDelivery, reverse_path: ReversePath, submitter: Submitter) -> None:
         self._target = target
+        self._reverse_path = reverse_path
         self._submitter = submitter
         self._routes: dict[Path, Route] = {}
 
@@ -110,9 +159,19 @@ class LocalTransaction:
     async def _route(self, path: Path) -> Route:
         found = self._routes.get(path)
         if found is None:
-            assert path.address is not None, "the null path is no recipient"
-            found = await route(self._target.directory, path.address, self._submitter)
-            self._target.refuse_remote(found, self._submitter)
+            target, address = self._target, path.address
+            assert address is not None, "the null path is no recipient"
+            if (
+                target.rewriter is not None
+                and is_rewritten(address)
+                and target.directory.is_local_domain(address.domain)
+            ):
+                found = await route_bounce(
+                    target.directory, target.rewriter, self._reverse_path.path, address, self._submitter
+                )
+            else:
+                found = await route(target.directory, address, self._submitter)
+            target.refuse_remote(found, self._submitter)
             self._routes[path] = found
         return found
 
@@ -123,8 +182,9 @@ class LocalTransaction:
         batch: dict[_Place, Delivery] = {}
         places: list[list[_Place]] = []
         errors: list[MailError | None] = []
-        captured: list[Address] = []
-        for recipient in envelope.recipients:
+        leaving: list[tuple[Recipient, Route]] = []
+        asked: list[tuple[int, Route]] = []
+        for at, recipient in enumerate(envelope.recipients):
             places.append([])
             errors.append(None)
             try:
@@ -143,26 +203,72 @@ class LocalTransaction:
                     prefix = return_path + _delivered_fields(target, recipient.path)
                     batch[place] = Delivery(target.account, mailbox, content, prefix.encode())
             if found.remote:
-                captured.extend(found.remote)
-                places[-1].append(self._outbox)
-        if captured:
-            prefix = return_path + _envelope_fields(captured)
+                if seen and is_forwarded(recipient, found) and delivered_to(recipient) in seen:
+                    errors[-1] = MailLoop()
+                    continue
+                leaving.append((recipient, found))
+                if self._captures:
+                    places[-1].append(self._outbox)
+            if SUCCESS in recipient.notify:
+                asked.append((at, found))
+        outgoing: tuple[Outgoing, ...] = ()
+        if leaving and self._captures:
+            addresses = [address for _, found in leaving for address in found.remote]
+            prefix = return_path + _envelope_fields(addresses)
             account, mailbox = self._outbox
             batch[self._outbox] = Delivery(account, mailbox, content, prefix.encode(), SEEN)
-        return await self._file(batch, places, errors)
+        elif leaving:
+            outgoing = self._outgoing(content, envelope, leaving)
+        await self._file(batch, outgoing, places, errors)
+        if asked:
+            await self._report_success(content, envelope, asked, errors)
+        return errors
+
+    @property
+    def _captures(self) -> bool:
+        return self._target.settings.capture_outbound and self._submitter.account is not None
 
     @property
     def _outbox(self) -> _Place:
         assert self._submitter.account is not None
         return self._submitter.account.id, self._target.settings.outbox
 
+    def _outgoing(
+        self, content: Content, envelope: Envelope, leaving: list[tuple[Recipient, Route]]
+    ) -> tuple[Outgoing, ...]:
+        """Make the queue's messages: one for each reverse-path and trace."""
+        target = self._target
+        assert target.routing is not None
+        rewriter = target.rewriter if target.settings.rewrite_senders else None
+        account = self._submitter.account
+        return tuple(
+            Outgoing(
+                content,
+                group.reverse_path,
+                tuple(Addressed(each, target.routing.destination(_domain(each))) for each in group.recipients),
+                prefix=group.prefix,
+                submitter=account.id if account is not None else AccountId(0),
+            )
+            for group in onward(envelope, leaving, target.directory, rewriter)
+        )
+
     async def _file(
-        self, batch: dict[_Place, Delivery], places: list[list[_Place]], errors: list[MailError | None]
-    ) -> list[MailError | None]:
-        """One commit for all copies; then each recipient's worst result."""
-        if not batch:
-            return errors
-        outcomes = await self._target.store.deliver(list(batch.values()))
+        self,
+        batch: dict[_Place, Delivery],
+        outgoing: tuple[Outgoing, ...],
+        places: list[list[_Place]],
+        errors: list[MailError | None],
+    ) -> None:
+        """One commit for all copies; then put each recipient's worst result into ``errors``."""
+        outcomes: Sequence[Delivered | MailError]
+        if outgoing:
+            assert self._target.queue is not None
+            filed = await self._target.queue.accept(Filing(tuple(batch.values()), outgoing))
+            outcomes = filed.delivered
+        elif batch:
+            outcomes = await self._target.store.deliver(list(batch.values()))
+        else:
+            return
         failed = {
             place: outcome for place, outcome in zip(batch, outcomes, strict=True) if isinstance(outcome, MailError)
         }
@@ -173,10 +279,48 @@ class LocalTransaction:
                     known = errors[at]
                     if error is not None and (known is None or (error.temporary and not known.temporary)):
                         errors[at] = error
-        return errors
+
+    async def _report_success(
+        self, content: Content, envelope: Envelope, asked: list[tuple[int, Route]], errors: list[MailError | None]
+    ) -> None:
+        """Tell the sender of what was delivered here.  The message is taken already: nothing that goes wrong now undoes that."""
+        target = self._target
+        reporter = target.reporter
+        if reporter is None:
+            return
+        now = reporter.now()
+        outcomes = [
+            Outcome(
+                envelope.recipients[at], "expanded" if is_expanded(found) else "delivered", DELIVERED, attempted=now
+            )
+            for at, found in asked
+            # One place elsewhere: whoever delivers there reports.
+            if errors[at] is None and (found.local or is_expanded(found))
+        ]
+        if not outcomes:
+            return
+        original = Original.of_content("", envelope.reverse_path, now, content)
+        try:
+            for composed in await reporter.compose(original, outcomes):
+                report = await stored(composed, target.store)
+                try:
+                    await target.deliver_report(report.content, report.envelope)
+                finally:
+                    report.content.close()
+        except MailError as error:
+            target.log.warn("a report to {to} is lost: {error}", to=envelope.reverse_path.path, error=str(error))
+        except CancelledError:  # the connection is gone; the message is not
+            raise
+        except Exception:
+            target.log.failure("a report to {to} failed", to=envelope.reverse_path.path)
 
     def abort(self) -> None:
         """Nothing is held before `commit`."""
+
+
+def _domain(recipient: Recipient) -> str:
+    assert recipient.path.address is not None
+    return recipient.path.address.domain
 
 
 def _delivered_fields(target: LocalAccount, path: Path) -> str:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import msgspec
 
+from livemail.delivery.srs import BouncesOnly, Rewriter
 from livemail.interfaces.delivery import Submitter
 from livemail.interfaces.directory import Elsewhere, IDirectory, LocalAccount, Unknown
-from livemail.mail.address import Address
+from livemail.mail.address import Address, Path
 from livemail.mail.errors import MailError
 
 
@@ -26,10 +27,26 @@ class UnknownRecipient(MailError):
 
 
 class Route(msgspec.Struct, frozen=True):
-    """Where one recipient's copies go; each place once."""
+    """Where one recipient's copies go; each place once.  is_bounce: back to where a forwarded message came from."""
 
     local: tuple[LocalAccount, ...]
     remote: tuple[Address, ...]
+    is_bounce: bool = False
+
+
+async def route_bounce(
+    directory: IDirectory, rewriter: Rewriter, reverse_path: Path, address: Address, submitter: Submitter
+) -> Route:
+    """Decide about an address that `livemail.delivery.srs` made: bounces go back where the message came from.
+
+    Raises NotRewritten, BouncesOnly, and as `route` when the way back ends at a domain of ours.
+    """
+    original = rewriter.back(address)
+    if not reverse_path.is_null:
+        raise BouncesOnly(reason=f"{reverse_path} wrote to {address}")
+    if directory.is_local_domain(original.domain):
+        return await route(directory, original, submitter)
+    return Route((), (original,), is_bounce=True)
 
 
 async def route(directory: IDirectory, address: Address, submitter: Submitter) -> Route:
@@ -41,7 +58,7 @@ async def route(directory: IDirectory, address: Address, submitter: Submitter) -
     if isinstance(resolution, Unknown):
         raise UnknownRecipient
     if isinstance(resolution, Elsewhere):
-        if submitter.account is None:
+        if submitter.account is None and not submitter.is_ours:
             raise RelayDenied(reason=f"stranger asked for {address}")
         return Route((), (address,))
     if len(resolution) == 1 and isinstance(resolution[0], LocalAccount):

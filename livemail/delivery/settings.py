@@ -20,11 +20,13 @@ class DeliverySettings(Settings, frozen=True, kw_only=True):
     capture_outbound: file what goes to other domains in the sender's own mailbox ``outbox`` instead of sending it.
     outbox: that mailbox's name.
     check_sender: a submitter's reverse-path must be an address of his account (RFC 6409 §6.1), or null.
+    rewrite_senders: what aliases send on to other domains gets a reverse-path of ours (SRS), see `livemail.delivery.srs`.
     """
 
     capture_outbound: bool = False
     outbox: str = "Outbox (captured)"
     check_sender: bool = True
+    rewrite_senders: bool = True
 
 
 class WayOut(Settings, frozen=True, kw_only=True):

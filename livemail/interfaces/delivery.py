@@ -17,10 +17,12 @@ class Submitter(msgspec.Struct, frozen=True):
     """Who hands the message in, and what the router may do for him.
 
     account: of the authenticated user, None for strangers.  service: smtp, submission, submissions or lmtp.
+    is_ours: the server itself, whose reports go wherever they must.
     """
 
     service: str
     account: AccountRecord | None = None
+    is_ours: bool = False
 
 
 class IDeliveryTransaction(Interface):

@@ -46,7 +46,7 @@ class Reporter:
         self.hostname = hostname
         self.postmaster = postmaster
         self.settings = settings if settings is not None else BounceSettings()
-        self._now = now
+        self.now = now
         self._new_token = new_token
         self._double_bounces: deque[float] = deque()
 
@@ -72,7 +72,7 @@ class Reporter:
         if address is not None and _is_same(address, self.postmaster):
             self._drop(original, outcome, "it was for postmaster himself")
             return False
-        now, times = self._now(), self._double_bounces
+        now, times = self.now(), self._double_bounces
         while times and times[0] <= now - 3600:
             times.popleft()
         if len(times) >= self.settings.double_bounces_per_hour:
@@ -104,7 +104,7 @@ class Reporter:
             hostname=self.hostname,
             postmaster=self.postmaster,
             token=token,
-            now=self._now(),
+            now=self.now(),
             is_double_bounce=is_double_bounce,
         )
         assert to.address is not None
