@@ -210,7 +210,8 @@ class Session:
 
     async def _capa(self, _: Arguments) -> None:
         """CAPA.  RFC 2449 §5, §6."""
-        lines = ["TOP", "UIDL", "RESP-CODES", "AUTH-RESP-CODE", "PIPELINING", "EXPIRE NEVER", "UTF8 USER", "LANG"]
+        lines = ["TOP", "UIDL", "RESP-CODES", "AUTH-RESP-CODE", "PIPELINING", "EXPIRE NEVER", "LOGIN-DELAY 0"]
+        lines += ["UTF8 USER", "LANG"]
         if self._may_login():
             lines += ["USER", f"SASL {' '.join(self.site.authenticator.mechanisms())}"]
         if self.state is State.AUTHORIZATION and not self.link.tls and self.link.has_tls_to_offer():

@@ -70,14 +70,25 @@ def _pop3(server: Server, _: str) -> Iterator[str]:
                 yield from parameters
 
 
+ESMTP = {"PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING", "STARTTLS"}
+IMAP = {
+    "IMAP4rev1", "STARTTLS", "PLAIN", "LOGIN", "LITERAL+", "SASL-IR", "ID", "ENABLE", "IDLE", "NAMESPACE", "CHILDREN", "UNSELECT",
+    "UIDPLUS", "MOVE", "SPECIAL-USE", "CONDSTORE", "STATUS=SIZE", "APPENDLIMIT",
+}  # fmt: skip
+POP3 = {
+    "TOP", "UIDL", "USER", "SASL", "PLAIN", "LOGIN", "PIPELINING", "RESP-CODES", "EXPIRE", "LOGIN-DELAY", "IMPLEMENTATION",
+    "AUTH-RESP-CODE", "STLS", "UTF8", "LANG",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("service", "ask", "floor"),
     [
-        ("smtp", _smtp, {"SIZE", "PIPELINING", "CHUNKING", "STARTTLS"}),
-        ("submission", _smtp, {"AUTH", "PLAIN", "LOGIN", "STARTTLS", "SMTPUTF8"}),
-        ("lmtp", _smtp, {"SIZE", "PIPELINING", "ENHANCEDSTATUSCODES"}),
-        ("imap", _imap, {"IMAP4rev1", "STARTTLS", "SASL-IR", "PLAIN", "CONDSTORE", "APPENDLIMIT", "STATUS=SIZE"}),
-        ("pop3", _pop3, {"USER", "STLS", "SASL", "UIDL", "TOP", "UTF8"}),
+        ("smtp", _smtp, ESMTP),
+        ("submission", _smtp, ESMTP | {"AUTH", "PLAIN", "LOGIN"}),
+        ("lmtp", _smtp, ESMTP),
+        ("imap", _imap, IMAP),
+        ("pop3", _pop3, POP3),
     ],
 )
 def test_what_is_advertised_is_listed(
