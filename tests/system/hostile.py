@@ -21,6 +21,7 @@ class Raw:
         self.socket: socket.socket = socket.create_connection(server.address(service), 20)
         self.socket.settimeout(20)
         self._rest = b""
+        self._has_ended = False
         if greeting:
             self.greeting = self.line()
 
@@ -37,6 +38,7 @@ class Raw:
             except ConnectionError:
                 chunk = b""
             if not chunk:
+                self._has_ended = True
                 rest, self._rest = self._rest, b""
                 return rest
             self._rest += chunk
@@ -60,8 +62,19 @@ class Raw:
         self.send(octets)
         while True:
             line = self.line()
-            if not line or line.startswith((tag + b" ", b"* BYE")):
+            if self._has_ended or line.startswith((tag + b" ", b"* BYE")):
                 return line
+
+    def answer(self, octets: bytes, tag: bytes = b"t") -> bytes:
+        """Send an IMAP command, return all that comes, up to and with the tagged line."""
+        self.send(octets)
+        got = bytearray()
+        while not self._has_ended:
+            line = self.line()
+            got += line + b"\r\n"
+            if line.startswith(tag + b" "):
+                break
+        return bytes(got)
 
     def rest(self, seconds: float = 20) -> bytes:
         """Everything until the peer closes, or b"..." up to the time-out."""
