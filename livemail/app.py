@@ -20,6 +20,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final, cast
@@ -45,6 +46,9 @@ from livemail.config import Config, Listen
 from livemail.config.model import IMPLICIT_TLS
 from livemail.delivery.bounce import Reporter
 from livemail.delivery.local import LocalDelivery
+from livemail.delivery.ourselves import Ourselves
+from livemail.delivery.routing import Routing
+from livemail.delivery.secret import SecretError
 from livemail.delivery.srs import Rewriter, load_keys
 from livemail.directory import StoreDirectory
 from livemail.filters.chain import FilterChain
@@ -57,6 +61,8 @@ from livemail.net.connection import Connection
 from livemail.net.files import connections_possible
 from livemail.net.listen import BindError, bind_tcp, listen_unix
 from livemail.net.log import LineObserver
+from livemail.net.resolver import exchange
+from livemail.net.resolver.resolver import Resolver
 from livemail.net.server import ConnectionFactory, Limits
 from livemail.net.threads import StallAlarm, Threads
 from livemail.net.tls import CertificateError, CertificateStore, Files, local_ca
@@ -89,10 +95,15 @@ class Parts(msgspec.Struct):
 
     build: dict[str, Build]
     operations: Operations
+    resolver: Resolver
+    routing: Routing
 
 
 def wire(config: Config, reactor: Any, store: IMailStore, threads: Threads, sender_keys: Sequence[bytes]) -> Parts:
-    """Connect the parts.  sender_keys: of the reverse-paths that forwarding makes."""
+    """Connect the parts.  sender_keys: of the reverse-paths that forwarding makes.
+
+    Raises SecretError when a password file cannot be read.
+    """
     hostname = config.hostname or socket.gethostname()
     directory = StoreDirectory(store, config.directory)
 
@@ -100,6 +111,8 @@ def wire(config: Config, reactor: Any, store: IMailStore, threads: Threads, send
     cache = VerifiedCache(reactor.seconds, seconds=config.auth.remember_seconds, capacity=config.auth.remember_entries)
     portal = Portal(MailRealm(directory, store), [DirectoryChecker(directory, store, passwords, cache)])
     authenticator = Authenticator(portal, Throttle(reactor.seconds, config.auth), reactor)
+
+    resolver, routing = wire_routing(config, reactor, hostname)
 
     chain = FilterChain((), store, reactor, threads.blocking)
     reporter = Reporter(
@@ -134,7 +147,16 @@ def wire(config: Config, reactor: Any, store: IMailStore, threads: Threads, send
     build = {service: smtp(service) for service in ("smtp", "submission", "submissions", "lmtp")}
     build |= {service: imap(service) for service in ("imap", "imaps")}
     build |= {service: pop3(service) for service in ("pop3", "pop3s")}
-    return Parts(build, Operations(store, config.domains, passwords.hash))
+    return Parts(build, Operations(store, config.domains, passwords.hash), resolver, routing)
+
+
+def wire_routing(config: Config, reactor: Any, hostname: str) -> tuple[Resolver, Routing]:
+    """Connect what finds the hosts for a domain.  Raises SecretError when a password file cannot be read."""
+    resolver = Resolver(config.resolver, partial(exchange.ask, reactor), reactor.seconds, secrets.randbits)
+    takers = [listen.place for listen in config.listen if listen.service in {"smtp", "submission", "submissions"}]
+    ourselves = Ourselves([hostname, *config.relay.own_names], [(place.host, place.port) for place in takers])
+    shuffle = secrets.SystemRandom().shuffle
+    return resolver, Routing(config.relay, config.route, resolver=resolver, ourselves=ourselves, shuffle=shuffle)
 
 
 class MailServer(MultiService):
@@ -171,6 +193,7 @@ class MailServer(MultiService):
         self._certificates: CertificateStore | None = None
         self._threads: Threads | None = None
         self._store: IMailStore | None = None
+        self._parts: Parts | None = None
         self._sender_keys: Sequence[bytes] = ()
         self._factories: list[ConnectionFactory] = []
         self._ports: list[Any] = []
@@ -238,7 +261,7 @@ class MailServer(MultiService):
         except MailError as error:
             self._release()
             raise StartError([f"the first account could not be made: {error}"]) from None
-        except BindError as error:
+        except (BindError, SecretError) as error:
             self._release()
             raise StartError([str(error)]) from None
         except CannotListenError as error:
@@ -290,7 +313,7 @@ class MailServer(MultiService):
     def _serve(self) -> None:
         assert self._store is not None
         assert self._threads is not None
-        parts = wire(self.config, self._reactor, self._store, self._threads, self._sender_keys)
+        self._parts = parts = wire(self.config, self._reactor, self._store, self._threads, self._sender_keys)
         text = self._first_run(parts) if self.is_local_profile else ""
         self._ports.append(control.listen(self._reactor, self._data, parts.operations))
         limits = Limits(self._max_connections(), self.config.net.max_connections_per_address)
@@ -388,14 +411,23 @@ class MailServer(MultiService):
             self._reactor.callFromThread(self._cut_off)
 
     def reload(self) -> None:
-        """SIGHUP: certificates that changed, and the log file."""
+        """SIGHUP: certificates that changed, the log file, name servers, the hosts file, and the passwords of routes."""
         problems = self._certificates.reload() if self._certificates is not None else []
+        if self._parts is not None:
+            self._parts.resolver.reload()
+            try:
+                self._parts.routing.reload()
+            except SecretError as error:
+                problems.append(str(error))
         if self._observer is not None:
             try:
                 self._observer.reopen()
             except OSError as error:
                 problems.append(f"{self.config.log.file}: {error.strerror}")
-        self.log.info("reloaded: {problems}", problems="; ".join(problems) or "certificates and log file")
+        self.log.info(
+            "reloaded: {problems}",
+            problems="; ".join(problems) or "certificates, log file, name servers, passwords of routes",
+        )
 
     # ------------------------------------------------------------------------------------------ stop
 

@@ -9,7 +9,7 @@ from livemail.config.locate import KeyPath
 from livemail.config.model import Config
 from livemail.config.read import Source
 from livemail.delivery.next_hop import parse_next_hop
-from livemail.delivery.secret import read_secret
+from livemail.delivery.secret import SecretError, read_secret
 from livemail.delivery.settings import WayOut, parse_pattern
 
 
@@ -57,7 +57,7 @@ def _check_secret(path: str, at: KeyPath, source: Source) -> None:
     if path:
         try:
             read_secret(path)
-        except ValueError as error:
+        except SecretError as error:
             source.fault(at, str(error))
 
 
