@@ -15,8 +15,8 @@ from typing import Final
 
 import msgspec
 
-from livemail.imap import utf7
 from livemail.interfaces.storage import MailboxInfo
+from livemail.mail import utf7
 from livemail.mail.errors import InvalidName
 from livemail.mail.names import INBOX, MAX_NAME_OCTETS, SEPARATOR, superiors
 

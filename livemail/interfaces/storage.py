@@ -31,7 +31,7 @@ class AccountRecord(msgspec.Struct, frozen=True):
     """An account as the store keeps it.
 
     name: canonical login, ``local@domain``, lower-case NFC.  password: hash in PHC string format, "" for none.
-    created: seconds since the epoch, UTC.
+    created: seconds since the epoch, UTC.  storage: where its messages are, "lmdb" (segments) or "maildir".
     """
 
     id: AccountId
@@ -39,6 +39,7 @@ class AccountRecord(msgspec.Struct, frozen=True):
     password: str
     created: int
     is_enabled: bool = True
+    storage: str = "lmdb"
 
 
 class MailboxInfo(msgspec.Struct, frozen=True):

@@ -13,6 +13,7 @@ NAMES = (
     "segment-synced",
     "txn-begun",
     "txn-operation",
+    "folders-synced",
     "txn-filled",
     "txn-committed",
     "segments-removed",

@@ -97,6 +97,8 @@ class SpooledContent:
 
     def read(self, offset: int, length: int) -> bytes:
         """Return the octets [offset, offset+length), fewer at the end."""
+        if self._fd < 0 and self._path is not None:  # in the writer's process, which opens what it must read
+            self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         return os.pread(self._fd, max(0, min(length, self.size - offset)), HEAD.size + offset)
 
     def hold(self) -> None:

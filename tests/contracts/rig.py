@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, TypeVar
 
 from livemail.interfaces.storage import AppendItem, Delivery, IMailStore, MailboxInfo
@@ -40,6 +41,7 @@ class Rig:
     """One open store of a back end, with the pump that drives it.  A subclass says how it is opened."""
 
     is_durable = False
+    is_single_instance = True
 
     def __init__(self, **settings: Any) -> None:
         self.pump = Pump()
@@ -120,6 +122,7 @@ class LMDBRig(Rig):
     """The LMDB back end in a folder of its own, its writer a real thread."""
 
     is_durable = True
+    maildir_of = staticmethod(lambda folder, name: None)
 
     def __init__(self, **settings: Any) -> None:
         self._folder = tempfile.mkdtemp(prefix="livemail-contract-")
@@ -134,6 +137,7 @@ class LMDBRig(Rig):
                 run_blocking=self.pump.run_blocking,
                 now=self.clock,
                 create=True,
+                maildir_of=lambda name: self.maildir_of(self._folder, name),
             )
         )
 
@@ -144,6 +148,13 @@ class LMDBRig(Rig):
             shutil.rmtree(self._folder)
 
 
-RIGS: dict[str, Callable[..., Rig]] = {"memory": MemoryRig, "lmdb": LMDBRig}
-DURABLE = ["lmdb"]
+class MaildirRig(LMDBRig):
+    """Every account in a Maildir."""
+
+    is_single_instance = False
+    maildir_of = staticmethod(lambda folder, name: Path(folder) / "maildir" / name)
+
+
+RIGS: dict[str, Callable[..., Rig]] = {"memory": MemoryRig, "lmdb": LMDBRig, "maildir": MaildirRig}
+DURABLE = ["lmdb", "maildir"]
 """The back ends of RIGS whose `is_durable` holds: by name, because pytest wants names."""

@@ -110,7 +110,7 @@ def test_the_prefix_is_the_recipients_own_and_counts_everywhere(rig, account):
         assert rig.wait(reader.read(len(whole), 6)) == b""
         reader.close()
         reader.close()
-    assert rig.wait(rig.store.check()).contents == 1
+    assert rig.wait(rig.store.check()).contents == (1 if rig.is_single_instance else 2)
 
 
 def test_columns_come_only_when_wanted(rig, account):

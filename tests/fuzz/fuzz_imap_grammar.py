@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from livemail.imap import utf7
 from livemail.imap.commands import TABLE
 from livemail.imap.grammar.cursor import Cursor
 from livemail.imap.listing import Pattern
+from livemail.mail import utf7
 from livemail.mail.errors import MailError, WireError
 
 WORDS = sorted(TABLE)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from livemail.imap import utf7
 from livemail.imap.grammar.cursor import Cursor
 from livemail.imap.outcome import Done
+from livemail.mail import utf7
 from livemail.mail.errors import WireError
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from livemail.imap import utf7
 from livemail.imap.grammar.dates import parse_date, parse_date_time
 from livemail.imap.sequence import SequenceSet
+from livemail.mail import utf7
 from livemail.mail.errors import InvalidName, WireError
 from livemail.mail.flags import MAX_KEYWORD_OCTETS, system_flag
 from livemail.mail.names import canonical_name

@@ -17,6 +17,7 @@ from livemail.interfaces.storage import (
     FetchWant,
     IAccount,
     IChangeListener,
+    IContentReader,
     MailboxInfo,
     MailboxList,
     Selected,
@@ -24,7 +25,6 @@ from livemail.interfaces.storage import (
 )
 from livemail.mail.flags import FlagChange
 from livemail.mail.ids import UID, AccountId, MailboxId, ModSeq, UIDSet
-from livemail.storage.lmdb.content import StoredContent
 from livemail.storage.lmdb.feed import Watch
 from livemail.storage.lmdb.operations.deliveries import Append, Item, Prepared
 from livemail.storage.lmdb.operations.mailboxes import (
@@ -104,7 +104,10 @@ class LMDBAccount:
             for item in items
         ]
         contents = [item.content for item in items]
-        appended: Appended = await self._store.write(Append(self.id, mailbox, prepared), self, contents)
+        in_files = self._store.in_files([(self.id, item.content) for item in items])
+        appended: Appended = await self._store.write(
+            Append(self.id, mailbox, prepared), self, contents, in_files=in_files
+        )
         return appended
 
     async def fetch(self, mailbox: MailboxId, uids: UIDSet, want: FetchWant) -> AsyncIterator[FetchBatch]:
@@ -112,7 +115,7 @@ class LMDBAccount:
         for batch in self._store.reader.fetch(self.id, mailbox, uids, want):
             yield batch
 
-    async def open_content(self, mailbox: MailboxId, uid: UID) -> StoredContent | None:
+    async def open_content(self, mailbox: MailboxId, uid: UID) -> IContentReader | None:
         """Open one message for reading; None when it does not exist."""
         return self._store.reader.open_content(self.id, mailbox, uid)
 

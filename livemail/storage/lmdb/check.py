@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Generator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from struct import Struct
 from typing import Final
@@ -38,6 +38,7 @@ from livemail.storage.lmdb.records import (
 from livemail.storage.lmdb.rows import Transaction
 from livemail.storage.lmdb.schema import Environment, Tables
 from livemail.storage.lmdb.segments import Location, SegmentGone, SegmentReader, segment_path
+from livemail.storage.maildir.check import FileCheck
 from livemail.storage.spool import HEAD
 
 SLICE_ROWS: Final = 5000
@@ -63,8 +64,8 @@ class _Tally:
 class Check:
     """One run.  `step` may be called from any thread, from one at a time."""
 
-    def __init__(self, environment: Environment, tables: Tables, folder: Path) -> None:
-        """folder: of the segments."""
+    def __init__(self, environment: Environment, tables: Tables, folder: Path, hash_key: bytes) -> None:
+        """folder: of the segments.  hash_key: of the digests."""
         self._environment = environment
         self._tables = tables
         self._folder = folder
@@ -74,6 +75,7 @@ class Check:
         self._mailboxes: dict[bytes, _Tally] = {}
         self._references: Counter[bytes] = Counter()
         self._places: list[bytes] = []
+        self._files = FileCheck(environment, tables, hash_key, self._found)
         self._steps = self._run()
 
     def step(self) -> Step | None:
@@ -168,12 +170,13 @@ class Check:
             self._found("message-modseq", where, f"ModSeq {message.modseq}, the mailbox's is {highest}")
         if message.keywords >> len(tally.record.keywords):
             self._found("message-keywords", where, "has keywords without a name")
-        blob = txn.get(message.digest, db=self._tables.blob)
-        if blob is None:
-            self._found("content-missing", where, f"no content {message.digest.hex()}")
-        elif BLOB.unpack(blob)[3] + message.prefix_size != message.size:
-            self._found("message-size", where, f"the row says {message.size} octets")
-        self._references[message.digest] += 1
+        if not self._files.takes(txn, key):
+            blob = txn.get(message.digest, db=self._tables.blob)
+            if blob is None:
+                self._found("content-missing", where, f"no content {message.digest.hex()}")
+            elif BLOB.unpack(blob)[3] + message.prefix_size != message.size:
+                self._found("message-size", where, f"the row says {message.size} octets")
+            self._references[message.digest] += 1
         tally.exists += 1
         tally.octets += message.size
         tally.unseen += not message.flags & SEEN
@@ -243,17 +246,26 @@ class Check:
 
     def _read_contents(self) -> Generator[Step, None, None]:
         self._places.sort()
-        total = len(self._places)
+        total = len(self._places) + len(self._files.keys)
         done = octets = 0
-        for place in self._places:
-            _, _, digest = _PLACE.unpack(place)
-            octets += self._read_content(digest)
+        for size in chain(map(self._read_place, self._places), map(self._read_file, self._files.keys)):
+            octets += size
             done += 1
             if octets >= SLICE_OCTETS or done % SLICE_ROWS == 0:
                 octets = 0
                 yield done, total, "contents"
         if total:
             yield done, total, "contents"
+
+    def _read_place(self, place: bytes) -> int:
+        _, _, digest = _PLACE.unpack(place)
+        return self._read_content(digest)
+
+    def _read_file(self, key: bytes) -> int:
+        size = self._files.read(key)
+        self._contents += size > 0
+        self._octets += size
+        return size
 
     def _read_content(self, digest: bytes) -> int:
         """Read and verify one content; return its size.  One that is gone by now is no problem."""

@@ -45,7 +45,7 @@ class Work(msgspec.Struct, eq=False):
     """One operation of a group.
 
     index: its place in the group.  origin: what its events name as theirs, None when nobody is.  contents: what it brings; frees: whether it
-    makes room on a full disk.
+    makes room on a full disk.  in_files: digests of those contents that no segment needs: they become files of a Maildir.
     """
 
     index: int
@@ -53,6 +53,7 @@ class Work(msgspec.Struct, eq=False):
     origin: int | None
     contents: Sequence[Content]
     frees: bool
+    in_files: frozenset[bytes] = frozenset()
 
 
 class Answer(msgspec.Struct):
@@ -209,7 +210,12 @@ class Committer:
 
     def _new_contents(self, batch: Sequence[Work]) -> dict[bytes, Content]:
         """Return the contents no segment holds yet."""
-        contents = {content.digest: content for work in batch for content in work.contents}
+        contents = {
+            content.digest: content
+            for work in batch
+            for content in work.contents
+            if content.digest not in work.in_files
+        }
         if contents:
             with self._environment.begin() as txn:
                 for digest in [digest for digest in contents if txn.get(digest, db=self._tables.blob) is not None]:
@@ -218,10 +224,11 @@ class Committer:
 
     def _transact(self, batch: Sequence[Work], written: dict[bytes, Location]) -> Answer:
         results: list[tuple[int, Any, BaseException | None]] = []
+        contents = {content.digest: content for work in batch for content in work.contents}
         txn = self._environment.begin(write=True)
+        group = Group(txn, self._tables, self._settings, self._now, self._tail, written, contents)
         try:
             failpoint("txn-begun")
-            group = Group(txn, self._tables, self._settings, self._now, self._tail, written)
             for work in batch:
                 failpoint("txn-operation")
                 group.origin = work.origin
@@ -232,14 +239,17 @@ class Committer:
                 except MailError as error:
                     results.append((work.index, None, error))
             group.flush()
+            group.effects.flush()
             failpoint("txn-filled")
             txn.commit()
         except BaseException:
+            group.effects.undo()
             with contextlib.suppress(lmdb.Error):  # A failed commit has ended the transaction already.
                 txn.abort()
             raise
         self._tail.commit()
         failpoint("txn-committed")
+        group.effects.finish()
         for number in group.removed_segments:
             with contextlib.suppress(OSError):  # What cannot be unlinked now is removed at the next start.
                 segment_path(self._tail.folder, number).unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from typing import TypeVar
 
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -21,14 +22,17 @@ class Watch:
 
     def __init__(self, feed: ChangeFeed, account: AccountId, listener: IChangeListener) -> None:
         self.listener: IChangeListener | None = listener
+        self.account = account
         self._feed = feed
-        self._account = account
 
     def stop(self) -> None:
         """No call after this."""
         if self.listener is not None:
             self.listener = None
-            self._feed.forget(self._account, self)
+            self._feed.forget(self.account, self)
+
+
+W = TypeVar("W", bound=Watch)
 
 
 class ChangeFeed:
@@ -37,9 +41,9 @@ class ChangeFeed:
     def __init__(self) -> None:
         self._watches: dict[AccountId, tuple[Watch, ...]] = {}
 
-    def watch(self, account: AccountId, listener: IChangeListener) -> Watch:
-        """Subscribe."""
-        watch = Watch(self, account, listener)
+    def watch(self, account: AccountId, listener: IChangeListener, kind: type[W] = Watch) -> W:  # type: ignore[assignment]
+        """Subscribe.  kind: of subscription."""
+        watch = kind(self, account, listener)
         self._watches[account] = (*self._watches.get(account, ()), watch)
         return watch
 

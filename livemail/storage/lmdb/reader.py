@@ -23,6 +23,7 @@ from livemail.interfaces.storage import (
     Changes,
     FetchBatch,
     FetchWant,
+    IContentReader,
     MailboxInfo,
     MailboxList,
     Selected,
@@ -60,6 +61,7 @@ from livemail.storage.lmdb.records import (
 from livemail.storage.lmdb.rows import Transaction, Walk, first_of_runs, intersect, read_beside
 from livemail.storage.lmdb.schema import Environment, Tables
 from livemail.storage.lmdb.segments import Location, SegmentGone, SegmentReader
+from livemail.storage.maildir.reading import FileGone, MaildirReader
 
 BATCH_ROWS = 1000
 BATCH_ROWS_WITH_CONTENTS = 200
@@ -85,10 +87,13 @@ def mailbox_info(id_: int, record_row: bytes, counters: bytes) -> MailboxInfo:
 class Reader:
     """Reads the index and the segments.  The reactor's thread only."""
 
-    def __init__(self, environment: Environment, tables: Tables, segments: SegmentReader) -> None:
+    def __init__(
+        self, environment: Environment, tables: Tables, segments: SegmentReader, maildirs: MaildirReader
+    ) -> None:
         self._environment = environment
         self._tables = tables
         self._segments = segments
+        self._maildirs = maildirs
         self._is_open = True
 
     def close(self) -> None:
@@ -248,16 +253,23 @@ class Reader:
                     raise StorageFailed(reason=f"mailbox {mailbox_key.hex()}: cache rows are missing")
                 _cut(batch, joined, caches, want)
                 if want.contents:
-                    self._add_contents(txn, batch, values, walk, want)
+                    self._add_contents(txn, batch, values, walk, want, mailbox_key)
         return batch
 
     def _add_contents(
-        self, txn: Transaction, batch: FetchBatch, values: Sequence[bytes], walk: Walk, want: FetchWant
+        self,
+        txn: Transaction,
+        batch: FetchBatch,
+        values: Sequence[bytes],
+        walk: Walk,
+        want: FetchWant,
+        mailbox_key: bytes,
     ) -> None:
         """Read the contents of small messages, up to about 1 MiB; give the rows behind back to the walk."""
         contents: list[bytes | None] = []
         assert batch.prefixes is not None
         octets = 0
+        folder = self._maildirs.folder(txn, *MAILBOX_KEY.unpack(mailbox_key))
         for value, row, prefix in zip(values, batch.rows, batch.prefixes, strict=True):
             if octets >= BATCH_OCTETS:
                 walk.go_back(row[UID_])
@@ -266,7 +278,12 @@ class Reader:
             content = None
             if row[6] <= want.contents_up_to:
                 try:
-                    content = prefix + self._read_whole(txn, DIGEST.unpack(value)[0])
+                    if folder is None:
+                        content = prefix + self._read_whole(txn, DIGEST.unpack(value)[0])
+                    else:
+                        content = self._maildirs.read(txn, folder, mailbox_key + U32.pack(row[UID_]), row[6])
+                except FileGone:
+                    _log.info("UID {uid} was removed by another program", uid=row[UID_])
                 except SegmentGone:
                     # Expunged since this snapshot was taken: the next one does not have it.
                     walk.go_back(row[UID_])
@@ -290,7 +307,7 @@ class Reader:
             raise StorageFailed(reason=f"content {digest.hex()} has no row")
         return Location(*BLOB.unpack(row)[1:])
 
-    def open_content(self, account: AccountId, mailbox: MailboxId, uid: UID) -> StoredContent | None:
+    def open_content(self, account: AccountId, mailbox: MailboxId, uid: UID) -> IContentReader | None:
         """Open one message, None when it does not exist.  Raises StorageFailed when it is damaged."""
         key = MESSAGE_KEY.pack(account, mailbox, uid)
         while True:
@@ -299,6 +316,12 @@ class Reader:
                 if row is None:
                     return None
                 message = Message.unpack(row)
+                try:
+                    folder = self._maildirs.folder(txn, account, mailbox)
+                    if folder is not None:
+                        return self._maildirs.open(txn, folder, account, mailbox, message)
+                except FileGone:
+                    return None
                 prefix = txn.get(key, db=self._tables.cache)[message.fields_end : message.prefix_end]
                 location = self._locate(txn, message.digest)
                 try:

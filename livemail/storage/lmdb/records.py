@@ -19,6 +19,7 @@ Values are little-endian, because CPython's struct swaps byte by byte when the o
     expunge  A M S             ranges
     blob     digest            `BLOB`
     seg      segment u32       `SEGMENT`
+    mroot file fbase mdir      of accounts in a Maildir: `livemail.storage.maildir.records`
 
 msg and cache have the same keys, so that a FETCH walks two cursors side by side and compares nothing.
 """
@@ -38,7 +39,7 @@ from livemail.interfaces.storage import AccountRecord
 
 FORMAT: Final = 1
 
-TABLES: Final = ["meta", "user", "acct", "acnt", "mbox", "mcnt", "mname", "sub", "msg", "cache", "msgid", "change", "expunge", "blob", "seg"]  # fmt: skip
+TABLES: Final = ["meta", "user", "acct", "acnt", "mbox", "mcnt", "mname", "sub", "msg", "cache", "msgid", "change", "expunge", "blob", "seg", "mroot", "file", "fbase", "mdir"]  # fmt: skip
 
 U32: Final = Struct(">I")
 U64: Final = Struct(">Q")

@@ -38,6 +38,10 @@ class Tables(NamedTuple):
     expunge: Any
     blob: Any
     seg: Any
+    mroot: Any
+    file: Any
+    fbase: Any
+    mdir: Any
 
 
 def open_environment(folder: Path, settings: StorageSettings) -> tuple[Environment, Tables]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,18 @@ from livemail.storage.lmdb.schema import open_environment
 from livemail.storage.lmdb.segments import SegmentReader, Tail
 from livemail.storage.lmdb.writer import CallFromThread, ICommitter, Request, Writer
 from livemail.storage.lmdb.writer_process import Begin, RemoteCommitter
+from livemail.storage.maildir.account import MaildirAccount
+from livemail.storage.maildir.reading import MaildirReader
+from livemail.storage.maildir.sync import MaildirSync
 from livemail.storage.settings import StorageSettings
 from livemail.storage.spool import ContentSink, Spool
+
+MaildirOf = Callable[[str], Path | None]
+
+
+def in_segments(_name: str) -> Path | None:
+    """No account is in a Maildir."""
+    return None
 
 
 @implementer(IMailStore)
@@ -55,8 +65,10 @@ class LMDBStore:
         call_from_thread: CallFromThread,
         run_blocking: RunBlocking,
         now: Now,
+        maildir_of: MaildirOf = in_segments,
+        seconds: Callable[[], float] = time.monotonic,
     ) -> None:
-        """folder: locked; this object's own once it is made.  Raises StoreUnusable."""
+        """folder: locked; this object's own once it is made.  maildir_of, seconds: see `open`.  Raises StoreUnusable."""
         self.disk = Disk(folder.path, settings)
         self.feed = ChangeFeed()
         self._folder = folder
@@ -71,7 +83,19 @@ class LMDBStore:
             self._environment.close()
             raise
         self._segments = SegmentReader(folder.segments)
-        self._reader = Reader(self._environment, self._tables, self._segments)
+        self.maildirs = MaildirReader(self._environment, self._tables)
+        self._reader = Reader(self._environment, self._tables, self._segments, self.maildirs)
+        self._maildir_of = maildir_of
+        self.sync = MaildirSync(
+            self._environment,
+            self._tables,
+            self._reader,
+            self.maildirs,
+            folder.hash_key,
+            self.write,
+            run_blocking,
+            seconds,
+        )
         self._is_open = True
         self._checks = 0
         self._when_idle: Deferred[None] | None = None
@@ -100,14 +124,26 @@ class LMDBStore:
         run_blocking: RunBlocking,
         now: Now = time.time,
         create: bool = False,
+        maildir_of: MaildirOf = in_segments,
+        seconds: Callable[[], float] = time.monotonic,
     ) -> LMDBStore:
         """Open the store in the data folder ``path``, made when missing if ``create``.
 
+        maildir_of: the folder in which a new account of a name has its messages as files; None for segments.  Accounts
+        that exist stay where they are.  seconds: a clock that never goes back.
         Raises StoreError (`livemail.storage.lmdb.folder`), whose text says what to do.
         """
         folder = open_folder(Path(path), create=create)
         try:
-            return cls(folder, settings, call_from_thread=call_from_thread, run_blocking=run_blocking, now=now)
+            return cls(
+                folder,
+                settings,
+                call_from_thread=call_from_thread,
+                run_blocking=run_blocking,
+                now=now,
+                maildir_of=maildir_of,
+                seconds=seconds,
+            )
         except BaseException:
             folder.close()
             raise
@@ -122,10 +158,26 @@ class LMDBStore:
         return self._reader
 
     def write(
-        self, operation: Operation, origin: object = None, contents: Sequence[Content] = (), *, frees: bool = False
+        self,
+        operation: Operation,
+        origin: object = None,
+        contents: Sequence[Content] = (),
+        *,
+        frees: bool = False,
+        in_files: frozenset[bytes] = frozenset(),
     ) -> Deferred[Any]:
-        """Run an operation in the next group.  frees: it makes room, and may use up the reserve file."""
-        return self._writer.submit(Request(operation, origin, contents, frees=frees))
+        """Run an operation in the next group.  frees: it makes room, and may use up the reserve file.
+
+        in_files: digests of the contents no segment needs (`in_files`).
+        """
+        return self._writer.submit(Request(operation, origin, contents, frees=frees, in_files=in_files))
+
+    def in_files(self, copies: Sequence[tuple[AccountId, Content]]) -> frozenset[bytes]:
+        """Return the digests of the contents that go to accounts in Maildirs only."""
+        if not self.maildirs.has_any:
+            return frozenset()
+        kept = {content.digest for account, content in copies if self.maildirs.root(account) is None}
+        return frozenset(content.digest for _, content in copies) - kept
 
     def _answered(self, events: Sequence[Event], removed: Sequence[int]) -> None:
         self._segments.forget(removed)
@@ -141,7 +193,8 @@ class LMDBStore:
 
     async def account(self, id: AccountId) -> LMDBAccount:  # noqa: A002
         """Open an account.  Raises NoSuchAccount."""
-        return LMDBAccount(self, id, self.reader.account_record(id).name)
+        name = self.reader.account_record(id).name
+        return LMDBAccount(self, id, name) if self.maildirs.root(id) is None else MaildirAccount(self, id, name)
 
     async def deliver(self, batch: Sequence[Delivery]) -> Sequence[Delivered | MailError]:
         """File every delivery in one durable commit.  Raises StorageFull, StorageFailed, Overloaded."""
@@ -154,7 +207,10 @@ class LMDBStore:
                 content = prepared[id(one.content)] = Prepared(one.content)
             items.append(Item(one.account, one.mailbox, content, one.prefix, one.flags, (), one.internal_date, 0))
         results: Sequence[Delivered | MailError] = await self.write(
-            Deliver(items), None, [content.content for content in prepared.values()]
+            Deliver(items),
+            None,
+            [content.content for content in prepared.values()],
+            in_files=self.in_files([(one.account, one.content) for one in batch]),
         )
         return results
 
@@ -173,7 +229,10 @@ class LMDBStore:
     async def add_accounts(self, accounts: Sequence[tuple[str, str]]) -> Sequence[AccountRecord | MailError]:
         """Create accounts.  Raises StorageFull."""
         self.disk.refuse_if_full()
-        records: Sequence[AccountRecord | MailError] = await self.write(AddAccounts(accounts))
+        roots = {name: str(root) for name, _ in accounts if (root := self._maildir_of(name)) is not None}
+        records: Sequence[AccountRecord | MailError] = await self.write(AddAccounts(accounts, roots))
+        if roots:
+            self.maildirs.refresh()
         return records
 
     async def set_password(self, name: str, password: str) -> AccountRecord:
@@ -190,7 +249,7 @@ class LMDBStore:
         if not self._is_open:
             raise StorageFailed(reason="the store is closed")
         self._checks += 1
-        check = Check(self._environment, self._tables, self._folder.segments)
+        check = Check(self._environment, self._tables, self._folder.segments, self._folder.hash_key)
         try:
             while self._is_open:
                 step = await self._run_blocking(check.step)
@@ -210,6 +269,7 @@ class LMDBStore:
         if not self._is_open:
             return
         self._is_open = False
+        self.sync.close()
         self._reader.close()
         await self._writer.close()
         if self._checks:

@@ -64,13 +64,22 @@ class ICommitter(Protocol):
 class Request:
     """One operation on its way.  contents: what it brings; frees: whether it makes room on a full disk."""
 
-    __slots__ = ("contents", "deferred", "frees", "octets", "operation", "origin")
+    __slots__ = ("contents", "deferred", "frees", "in_files", "octets", "operation", "origin")
 
-    def __init__(self, operation: Operation, origin: object, contents: Sequence[Content], *, frees: bool) -> None:
+    def __init__(
+        self,
+        operation: Operation,
+        origin: object,
+        contents: Sequence[Content],
+        *,
+        frees: bool,
+        in_files: frozenset[bytes] = frozenset(),
+    ) -> None:
         self.operation = operation
         self.origin = origin
         self.contents = contents
         self.frees = frees
+        self.in_files = in_files
         self.octets = sum(content.size for content in contents if not isinstance(content, SpooledContent))
         self.deferred: Deferred[Any] = Deferred()
 
@@ -84,7 +93,7 @@ class Group:
         self.requests = requests
         self.works = [
             # An origin is an object of this process: the committer names it by the request's place.
-            Work(index, one.operation, None if one.origin is None else index, one.contents, one.frees)
+            Work(index, one.operation, None if one.origin is None else index, one.contents, one.frees, one.in_files)
             for index, one in enumerate(requests)
         ]
         self.spooled = {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
@@ -27,26 +29,36 @@ from livemail.storage.lmdb.records import (
 class AddAccounts:
     """Create accounts; one that exists fails alone."""
 
-    def __init__(self, accounts: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, accounts: Sequence[tuple[str, str]], roots: Mapping[str, str] = MappingProxyType({})) -> None:
+        """roots: folder of the Maildir by name, for those that have one."""
         self._accounts = accounts
+        self._roots = dict(roots)
 
     def run(self, group: Group) -> list[AccountRecord | MailError]:
         """Return the new records, or why there is none."""
         return [self._add(group, name, password) for name, password in self._accounts]
 
-    @staticmethod
-    def _add(group: Group, name: str, password: str) -> AccountRecord | MailError:
+    def _add(self, group: Group, name: str, password: str) -> AccountRecord | MailError:
         txn, tables = group.txn, group.tables
         if len(name.encode()) > MAX_LOGIN_OCTETS:
             return LimitReached(f"An account's name has at most {MAX_LOGIN_OCTETS} octets")
         if txn.get(name.encode(), db=tables.user) is not None:
             return AccountExists()
-        record = AccountRecord(AccountId(group.next_number(b"next_account")), name, password, group.now)
+        root = self._roots.get(name, "")
+        record = AccountRecord(
+            AccountId(group.next_number(b"next_account")),
+            name,
+            password,
+            group.now,
+            storage="maildir" if root else "lmdb",
+        )
         key = U32.pack(record.id)
         txn.put(name.encode(), key, db=tables.user)
         txn.put(key, pack_account(record), db=tables.acct)
         txn.put(key, ACCOUNT_COUNTERS.pack(1, 0, 0, 1, 1, 0), db=tables.acnt)
         account = group.account(record.id)
+        if root:
+            group.begin_maildir(record.id, Path(root))
         for mailbox, special_use in {INBOX: "", **SPECIAL_USE}.items():
             make_mailbox(group, account, mailbox, special_use, account.modseq)
             txn.put(name_key(record.id, mailbox), mailbox.encode(), db=tables.sub)
@@ -87,6 +99,9 @@ class RemoveAccount:
         for mailbox in group.all_mailboxes(account.id):
             remove_all(group, account, mailbox)
             group.forget_mailbox(mailbox)
+        files = group.files_of(account.id)
+        if files is not None:
+            files.remove_account(key)
         for table in (tables.mbox, tables.mcnt, tables.mname, tables.sub, tables.msgid, tables.change, tables.expunge):
             group.delete_prefix(table, key)
         txn.delete(key, db=tables.acnt)

@@ -31,7 +31,7 @@ class Prepared:
     """A content with all that can be computed before the writer has it, once for all its recipients."""
 
     __slots__ = (
-        "bits", "cache", "content", "digest", "ends", "header_size", "size", "thread_keys",
+        "bits", "cache", "content", "digest", "ends", "has_bare_newline", "header_size", "size", "thread_keys",
     )  # fmt: skip
 
     def __init__(self, content: Content) -> None:
@@ -41,6 +41,7 @@ class Prepared:
         self.digest = content.digest
         self.size = content.size
         self.header_size = summary.header_size
+        self.has_bare_newline = summary.has_bare_newline
         self.bits = RECORD_VERSION if fields is not None else RECORD_VERSION | FIELDS_TOO_LARGE
         self.cache = b"".join((summary.envelope, summary.structure, summary.parts, fields or b""))
         envelope_end = len(summary.envelope)
@@ -104,6 +105,16 @@ def add_message(
     return uid
 
 
+def place_file(group: Group, mailbox: MailboxState, uid: int, item: Item, keywords: int) -> bool:
+    """Write the message's file where its account is in a Maildir; False where its content is referred to instead."""
+    files = group.files_of(mailbox.account)
+    if files is None:
+        return False
+    date = group.now if item.date is None else item.date
+    files.place(mailbox, uid, item.prepared, item.prefix, item.flags, keywords, date)
+    return True
+
+
 def _thread(group: Group, account: AccountState, prepared: Prepared, email_id: int) -> int:
     """Return the thread of the nearest Message-ID the account has heard of, else a new one named by the message.
 
@@ -135,9 +146,7 @@ class Deliver:
         references: dict[bytes, int] = {}
         for item in self._items:
             try:
-                results.append(self._file(group, item))
-                digest = item.prepared.digest
-                references[digest] = references.get(digest, 0) + 1
+                results.append(self._file(group, item, references))
             except (StorageFull, StorageFailed):
                 raise
             except MailError as error:
@@ -147,7 +156,7 @@ class Deliver:
         return results
 
     @staticmethod
-    def _file(group: Group, item: Item) -> Delivered:
+    def _file(group: Group, item: Item, references: dict[bytes, int]) -> Delivered:
         account = group.account(item.account)
         check_quota(group, account, item.prepared.size + len(item.prefix))
         mailbox = group.find_mailbox(item.account, item.mailbox)
@@ -157,6 +166,9 @@ class Deliver:
             raise LimitReached(reason="no UID left")
         modseq = group.delivery_modseq(account)
         uid = add_message(group, account, mailbox, modseq, item, 0)
+        digest = item.prepared.digest
+        if not place_file(group, mailbox, uid, item, 0):
+            references[digest] = references.get(digest, 0) + 1
         group.log_delivered(mailbox, modseq, uid)
         return Delivered(item.account, mailbox.id, mailbox.record.uid_validity, uid)
 
@@ -185,7 +197,8 @@ class Append:
         uids = []
         for item, keywords in zip(self._items, bits, strict=True):
             uids.append(add_message(group, account, mailbox, modseq, item, keywords))
-            group.reference(item.prepared.digest, 1)
+            if not place_file(group, mailbox, uids[-1], item, keywords):
+                group.reference(item.prepared.digest, 1)
         group.log_changed(mailbox, modseq, [(uids[0], uids[-1])])
         group.emit(account.id, modseq, Added(mailbox.id, modseq, tuple(uids)))
         return Appended(mailbox.id, record.uid_validity, tuple(uids))

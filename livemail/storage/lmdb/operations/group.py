@@ -7,10 +7,14 @@ operation raises makes the writer throw the whole transaction away and run the o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from livemail.mail.changes import Added, Change
+from livemail.mail.content import Content
 from livemail.mail.errors import NoSuchAccount, NoSuchMailbox, StorageFailed
 from livemail.mail.ids import MAX_UID, MailboxId, UIDSet
 from livemail.storage.lmdb.records import (
@@ -34,6 +38,8 @@ from livemail.storage.lmdb.records import (
 from livemail.storage.lmdb.rows import Table, Transaction
 from livemail.storage.lmdb.schema import Tables
 from livemail.storage.lmdb.segments import Location, Tail
+from livemail.storage.maildir.changes import MaildirFiles
+from livemail.storage.maildir.effects import Effects
 from livemail.storage.settings import StorageSettings
 from livemail.storage.spool import HEAD
 
@@ -153,8 +159,12 @@ class Group:
         now: int,
         tail: Tail,
         written: Mapping[bytes, Location],
+        contents: Mapping[bytes, Content] = MappingProxyType({}),
     ) -> None:
-        """now: seconds since the epoch.  written: contents that lie in segments, flushed, and wait for a reference."""
+        """now: seconds since the epoch.  written: contents that lie in segments, flushed, and wait for a reference.
+
+        contents: what the operations bring, by digest.
+        """
         self.txn = txn
         self.tables = tables
         self.settings = settings
@@ -163,6 +173,11 @@ class Group:
         self.events: list[Event] = []
         self.used: set[bytes] = set()
         self.removed_segments: list[int] = []
+        self.effects = Effects()
+        self.before_commit: list[Callable[[], object]] = []
+        self._contents = contents
+        self._has_maildirs = bool(txn.stat(tables.mroot)["entries"])
+        self._files: dict[int, MaildirFiles | None] = {}
         self._tail = tail
         self._written = written
         self._accounts: dict[int, AccountState] = {}
@@ -226,6 +241,23 @@ class Group:
                 ids.append(MAILBOX_KEY.unpack(key)[1])
         return [self.mailbox(account, id_) for id_ in ids]
 
+    def files_of(self, account: int) -> MaildirFiles | None:
+        """Return the files of an account in a Maildir; None for one whose messages lie in segments."""
+        if not self._has_maildirs:
+            return None
+        if account not in self._files:
+            root = self.txn.get(U32.pack(account), db=self.tables.mroot)
+            self._files[account] = (
+                None if root is None else MaildirFiles(self, Path(os.fsdecode(root)), self.effects, self._contents)
+            )
+        return self._files[account]
+
+    def begin_maildir(self, account: int, root: Path) -> None:
+        """The account's messages are files below ``root`` from now on."""
+        self.txn.put(U32.pack(account), os.fsencode(root), db=self.tables.mroot)
+        self._has_maildirs = True
+        self._files.pop(account, None)
+
     def next_number(self, name: bytes, least: int = 1) -> int:
         """Return the next value of a counter that never goes back, at least ``least``."""
         row = self.txn.get(name, db=self.tables.meta)
@@ -277,6 +309,14 @@ class Group:
         key = name_key(account, name)
         self._names.pop(key, None)
         self.txn.delete(key, db=self.tables.mname)
+
+    def remove_mailbox(self, mailbox: MailboxState) -> None:
+        """Remove an empty mailbox's rows."""
+        self.delete_prefix(self.tables.expunge, mailbox.key)
+        self.txn.delete(mailbox.key, db=self.tables.mbox)
+        self.txn.delete(mailbox.key, db=self.tables.mcnt)
+        self.remove_name(mailbox.account, mailbox.record.name)
+        self.forget_mailbox(mailbox)
 
     def forget_mailbox(self, mailbox: MailboxState) -> None:
         """A mailbox's rows are gone."""
@@ -374,6 +414,8 @@ class Group:
     def flush(self) -> None:
         """Write back what was gathered; the transaction is complete then."""
         txn, tables = self.txn, self.tables
+        for each in self.before_commit:
+            each()
         for (account, modseq), mailboxes in self._changes.items():
             row = pack_change((id_, UIDSet(ranges).ranges) for id_, ranges in mailboxes.items())
             txn.put(CHANGE_KEY.pack(account, modseq), row, db=tables.change)

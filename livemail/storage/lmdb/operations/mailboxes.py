@@ -38,6 +38,9 @@ def _add(group: Group, account: AccountState, name: str, special_use: str, modse
     record = MailboxRecord(name, special_use, group.next_number(b"uid_validity", group.now), modseq)
     mailbox = group.add_mailbox(account.id, account.next_mailbox, record)
     account.next_mailbox += 1
+    files = group.files_of(account.id)
+    if files is not None:
+        files.make_mailbox(mailbox)
     group.emit(account.id, modseq, MailboxCreated(mailbox.id, modseq, name))
     return mailbox
 
@@ -90,11 +93,14 @@ class RenameMailbox:
         for above in superiors(new):
             if group.find_mailbox(self._account, above) is None:
                 make_mailbox(group, account, above, "", modseq)
+        files = group.files_of(account.id)
         for mailbox, name in renamed:
             before = mailbox.record.name
             group.remove_name(self._account, before)
             group.write_record(mailbox, msgspec.structs.replace(mailbox.record, name=name))
             group.write_name(mailbox)
+            if files is not None:
+                files.rename_mailbox(mailbox, before)
             group.emit(account.id, modseq, MailboxRenamed(mailbox.id, modseq, before, name))
 
     @staticmethod
@@ -124,11 +130,10 @@ class DeleteMailbox:
             raise NotPermitted("The mailbox has inferior mailboxes: delete those first")
         modseq = group.next_modseq(account)
         remove_all(group, account, mailbox)
-        group.delete_prefix(group.tables.expunge, mailbox.key)
-        group.txn.delete(mailbox.key, db=group.tables.mbox)
-        group.txn.delete(mailbox.key, db=group.tables.mcnt)
-        group.remove_name(self._account, name)
-        group.forget_mailbox(mailbox)
+        files = group.files_of(account.id)
+        if files is not None:
+            files.remove_mailbox(mailbox)
+        group.remove_mailbox(mailbox)
         group.emit(account.id, modseq, MailboxDeleted(mailbox.id, modseq, name))
 
 

@@ -61,6 +61,9 @@ class StoreFlags:
         if seen and record is not mailbox.record:
             group.write_record(mailbox, record)
         if changed:
+            files = group.files_of(account.id)
+            if files is not None:
+                files.set_flags(mailbox, changed)
             group.next_modseq(account)
             group.touch(mailbox, modseq)
             group.log_changed(mailbox, modseq, UIDSet.of([row[0] for row in changed]).ranges)
@@ -149,9 +152,13 @@ def copy_messages(
     quota = group.settings.account_quota
     if quota and account.octets + octets > quota:
         raise OverQuota(reason=f"{account.octets} octets used of {quota}, {octets} more to copy")
-    made = _write(group, account, source, target, messages, runs, 0)
-    for digest, count in Counter(message.digest for message in messages).items():
-        group.reference(digest, count)
+    made, flags = _write(group, account, source, target, messages, runs, 0)
+    files = group.files_of(account.id)
+    if files is not None:
+        files.copy(source, target, list(zip(made.source, made.target, strict=True)), flags)
+    else:
+        for digest, count in Counter(message.digest for message in messages).items():
+            group.reference(digest, count)
     account.messages += len(messages)
     account.octets += octets
     return made
@@ -167,14 +174,17 @@ def move_messages(
 ) -> Copied:
     """Move; contents stay where they are.  modseq: of the command, 0 to take the next.  Raises LimitReached."""
     messages, runs = _read(group, source, ranges)
-    made = _write(group, account, source, target, messages, runs, modseq)
+    made, flags = _write(group, account, source, target, messages, runs, modseq)
     if messages:
+        files = group.files_of(account.id)
+        if files is not None:
+            files.move(source, target, list(zip(made.source, made.target, strict=True)), flags)
         for message in messages:
             key = MESSAGE_KEY.pack(account.id, source.id, message.uid)
             group.txn.delete(key, db=group.tables.msg)
             group.txn.delete(key, db=group.tables.cache)
         _count_out(source, messages)
-        _note_expunged(group, account, source, account.modseq, UIDSet.of(made.source))
+        note_expunged(group, account, source, account.modseq, UIDSet.of(made.source))
     return made
 
 
@@ -191,11 +201,14 @@ def _write(
     messages: Sequence[Message],
     runs: Runs,
     modseq: int,
-) -> Copied:
-    """Write the messages' rows into the target.  Raises LimitReached before any change."""
+) -> tuple[Copied, dict[int, tuple[int, int]]]:
+    """Write the messages' rows into the target.  Raises LimitReached before any change.
+
+    Returns what was copied, and flags and keyword bits by UID in the target.
+    """
     record = target.record
     if not messages:
-        return Copied(target.id, record.uid_validity, (), ())
+        return Copied(target.id, record.uid_validity, (), ()), {}
     if not has_uids_for(target, len(messages)):
         raise LimitReached(reason="no UID left")
     record, keywords = translate_keywords(source.record, record, {message.keywords for message in messages})
@@ -220,7 +233,8 @@ def _write(
     group.touch(target, modseq)
     group.log_changed(target, modseq, [(uids[0], uids[-1])])
     group.emit(account.id, modseq, Added(target.id, modseq, uids))
-    return Copied(target.id, record.uid_validity, tuple(message.uid for message in messages), uids)
+    flags = {uid: (message.flags, keywords[message.keywords]) for uid, message in zip(uids, messages, strict=True)}
+    return Copied(target.id, record.uid_validity, tuple(message.uid for message in messages), uids), flags
 
 
 def _count_out(mailbox: MailboxState, messages: Sequence[Message]) -> None:
@@ -230,7 +244,8 @@ def _count_out(mailbox: MailboxState, messages: Sequence[Message]) -> None:
     mailbox.deleted -= sum(bool(message.flags & DELETED) for message in messages)
 
 
-def _note_expunged(group: Group, account: AccountState, mailbox: MailboxState, modseq: int, uids: UIDSet) -> None:
+def note_expunged(group: Group, account: AccountState, mailbox: MailboxState, modseq: int, uids: UIDSet) -> None:
+    """Log and publish that messages are gone."""
     group.touch(mailbox, modseq)
     group.log_expunged(mailbox, modseq, uids)
     group.emit(account.id, modseq, Expunged(mailbox.id, modseq, uids))
@@ -260,10 +275,10 @@ class Expunge:
             rows, _ = walk.take(group.txn, group.tables.msg, mailbox.key, mailbox.uid_next - 1, SLICE)
             if self._only_deleted:
                 rows = [row for row in rows if row[FLAGS_AT] & DELETED]
-            removed += _remove(group, account, mailbox, rows)
+            removed += remove_rows(group, account, mailbox, rows)
         uids = UIDSet.of(removed)
         if removed:
-            _note_expunged(group, account, mailbox, group.next_modseq(account), uids)
+            note_expunged(group, account, mailbox, group.next_modseq(account), uids)
         return uids
 
 
@@ -272,10 +287,13 @@ def remove_all(group: Group, account: AccountState, mailbox: MailboxState) -> No
     walk = Walk([(1, mailbox.uid_next)])
     while not walk.is_done:
         rows, _ = walk.take(group.txn, group.tables.msg, mailbox.key, mailbox.uid_next, SLICE)
-        _remove(group, account, mailbox, rows)
+        remove_rows(group, account, mailbox, rows, files_stay=True)
 
 
-def _remove(group: Group, account: AccountState, mailbox: MailboxState, rows: Sequence[bytes]) -> list[int]:
+def remove_rows(
+    group: Group, account: AccountState, mailbox: MailboxState, rows: Sequence[bytes], *, files_stay: bool = False
+) -> list[int]:
+    """Remove rows and contents; return the UIDs.  files_stay: their folder goes as a whole, or they are gone already."""
     if not rows:
         return []
     messages = [Message.unpack(row) for row in rows]
@@ -283,8 +301,13 @@ def _remove(group: Group, account: AccountState, mailbox: MailboxState, rows: Se
         key = MESSAGE_KEY.pack(account.id, mailbox.id, message.uid)
         group.txn.delete(key, db=group.tables.msg)
         group.txn.delete(key, db=group.tables.cache)
-    for digest, count in Counter(DIGEST.unpack(row)[0] for row in rows).items():
-        group.dereference(digest, count)
+    files = group.files_of(account.id)
+    if files is not None:
+        drop = files.forget if files_stay else files.remove
+        drop(mailbox, [message.uid for message in messages])
+    else:
+        for digest, count in Counter(DIGEST.unpack(row)[0] for row in rows).items():
+            group.dereference(digest, count)
     _count_out(mailbox, messages)
     account.messages -= len(messages)
     account.octets -= sum(message.size for message in messages)

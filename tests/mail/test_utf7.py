@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from livemail.imap import utf7
+from livemail.mail import utf7
 from livemail.mail.errors import InvalidName
 
 PAIRS = [
