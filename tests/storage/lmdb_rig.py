@@ -42,8 +42,14 @@ class FolderRig(Rig):
                 run_blocking=self.pump.run_blocking,
                 now=self.clock,
                 create=True,
+                maildir_of=self.maildir_of,
+                seconds=self.clock,
             )
         )
+
+    def maildir_of(self, name: str) -> Path | None:
+        """No account is in a Maildir."""
+        return None
 
     def problems(self) -> list[str]:
         """The kinds of the problems `check` finds."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from livemail.mail.content import Content
-from livemail.storage.lmdb.records import MESSAGE_KEY, U32
+from livemail.storage.lmdb.records import MESSAGE_KEY, U32, Message
 from livemail.storage.maildir.effects import Effects
 from livemail.storage.maildir.keywords import Keywords, add_keywords
 from livemail.storage.maildir.lines import write_file
@@ -109,9 +109,19 @@ class MaildirFiles:
             found = self._find(mailbox, uid)
             if found is None:
                 continue
-            base, before = split_name(found.name[4:])
-            letters = write_letters(flags, self._letters(mailbox, keywords), before)
-            self._rename(mailbox, uid, found, f"cur/{file_name(base, letters)}")
+            base, theirs = split_name(found.name[4:])
+            letters = write_letters(flags, self._letters(mailbox, keywords), theirs)
+            name = f"cur/{file_name(base, letters)}"
+            known = self._known(mailbox, uid)
+            before = split_name(known.name[4:])[1] if known is not None else theirs
+            if before != theirs:
+                # Renamed by another program since we looked: both changes stand.  The row says what the index says,
+                # so that the next comparison takes theirs.
+                merged = (set(theirs) | (set(letters) - set(before))) - (set(before) - set(letters))
+                self._rename(mailbox, uid, found, f"cur/{file_name(base, ''.join(sorted(merged)))}")
+                self._put(mailbox, uid, File(name, found.is_raw))
+            else:
+                self._rename(mailbox, uid, found, name)
 
     def copy(
         self, source: MailboxState, target: MailboxState, uids: Sequence[tuple[int, int]], flags: Mapping[int, Any]
@@ -157,6 +167,10 @@ class MaildirFiles:
             self._write(target, new, File(name, found.is_raw))
             if is_move:
                 self._forget(source, old, found)
+
+    def present(self, mailbox: MailboxState, messages: Sequence[Message]) -> list[Message]:
+        """Return those of the messages whose file is still there."""
+        return [message for message in messages if self._find(mailbox, message.uid) is not None]
 
     def remove(self, mailbox: MailboxState, uids: Iterable[int]) -> None:
         """Remove messages' files.  Raises OSError."""

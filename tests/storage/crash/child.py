@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import sys
+from pathlib import Path
 
 from livemail.interfaces.storage import Delivery
 from livemail.mail.flags import FLAGGED, FlagChange
@@ -39,10 +40,16 @@ def octets_of(subject: str) -> bytes:
     return message(subject, body=f"{subject}\r\n" * (6000 if number % 7 == 0 else 20))
 
 
-def open_store(pump: Pump, folder: str) -> LMDBStore:
+def open_store(pump: Pump, folder: str, kind: str = os.environ.get("CRASH_STORE", "lmdb")) -> LMDBStore:
+    """kind: "maildir" for accounts in Maildirs."""
     return pump.wait(
         LMDBStore.open(
-            folder, SETTINGS, call_from_thread=pump.call_from_thread, run_blocking=pump.run_blocking, create=True
+            folder,
+            SETTINGS,
+            call_from_thread=pump.call_from_thread,
+            run_blocking=pump.run_blocking,
+            create=True,
+            maildir_of=lambda name: Path(folder) / "maildir" / name if kind == "maildir" else None,
         )
     )
 

@@ -190,7 +190,13 @@ def move_messages(
 
 def _read(group: Group, source: MailboxState, ranges: Sequence[tuple[int, int]]) -> tuple[list[Message], Runs]:
     rows, runs = Walk(ranges).take(group.txn, group.tables.msg, source.key, source.uid_next - 1, source.exists + 1)
-    return [Message.unpack(row) for row in rows], runs
+    messages = [Message.unpack(row) for row in rows]
+    files = group.files_of(source.account)
+    if files is not None:
+        present = files.present(source, messages)
+        if len(present) != len(messages):
+            return present, [(message.uid, 1) for message in present]
+    return messages, runs
 
 
 def _write(
