@@ -126,7 +126,13 @@ class Target:
         settings = msgspec.structs.replace(self._config.storage, writer="thread")  # no process for one command
         try:
             store = threads.wait(
-                LMDBStore.open(self._data, settings, call_from_thread=threads.call, run_blocking=threads.blocking)
+                LMDBStore.open(
+                    self._data,
+                    settings,
+                    call_from_thread=threads.call,
+                    run_blocking=threads.blocking,
+                    maildir_of=self._config.placement().maildir_of,
+                )
             )
             try:
                 passwords = Passwords(threads.blocking, self._config.auth)

@@ -283,8 +283,10 @@ class MailServer(MultiService):
                 call_from_thread=threads.call,
                 run_blocking=threads.blocking,
                 create=self.is_local_profile or self._may_create(),
+                maildir_of=self.config.placement().maildir_of,
             )
-            self._store = threads.wait(opening)
+            self._store = store = threads.wait(opening)
+            store.sync.poll_with(self._reactor)
             if self.config.tls.local_ca:
                 files = local_ca(self._data / "tls")
                 self._certificates = CertificateStore([files], self._reactor.seconds, self.config.tls.minimum)

@@ -199,5 +199,6 @@ def _told(record: AccountRecord) -> dict[str, Any]:
         "id": int(record.id),
         "created": record.created,
         "enabled": record.is_enabled,
+        "storage": record.storage,
         "has_password": bool(record.password),
     }

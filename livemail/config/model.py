@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from pathlib import Path
 from typing import Final, Literal, get_args
 
 import msgspec
@@ -19,6 +20,7 @@ from livemail.net.settings import LogSettings, NetSettings, TLSSettings
 from livemail.pop3.settings import POP3Settings
 from livemail.smtp.relay.settings import RelaySettings
 from livemail.smtp.settings import SMTPSettings
+from livemail.storage.placement import Placement, PlacementSettings
 from livemail.storage.settings import StorageSettings
 
 Service = Literal["smtp", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s"]
@@ -97,7 +99,7 @@ class Config(Settings, frozen=True):
     """The file.
 
     data: the data folder; everything the server keeps is in it.  hostname: the name the server gives itself in greetings
-    and Received fields; "" is the machine's.  listen: the services.  The rest are the sections of the same name; [smtp] is for
+    and Received fields; "" is the machine's.  listen: the services.  domain, account: where accounts have their messages.  The rest are the sections of the same name; [smtp] is for
     mail from other servers, [submission] for both services users send through, [lmtp] for local programs; [relay] is for mail we send to other hosts.
     """
 
@@ -108,6 +110,8 @@ class Config(Settings, frozen=True):
     tls: TLSSettings = TLSSettings()
     log: LogSettings = LogSettings()
     storage: StorageSettings = StorageSettings()
+    domain: tuple[PlacementSettings, ...] = ()
+    account: tuple[PlacementSettings, ...] = ()
     directory: DirectorySettings = DirectorySettings()
     auth: AuthSettings = AuthSettings()
     delivery: DeliverySettings = DeliverySettings()
@@ -126,6 +130,11 @@ class Config(Settings, frozen=True):
         """The local domains, the one that names without domain mean first."""
         default = self.directory.default_domain or self.directory.local_domains[0]
         return [default, *(domain for domain in self.directory.local_domains if domain != default)]
+
+    def placement(self) -> Placement:
+        """Where new accounts have their messages."""
+        storage = self.storage
+        return Placement(Path(self.data), storage.default, storage.maildir, self.domain, self.account)
 
     def smtp_settings(self, service: str) -> SMTPSettings:
         """The settings of one of SMTP's four services."""

@@ -11,6 +11,7 @@ import msgspec
 
 from livemail.config.locate import KeyPath
 from livemail.config.model import IMPLICIT_TLS, LOGIN_SECTION, Config, Place
+from livemail.config.placement import check_placement
 from livemail.config.read import Source
 from livemail.config.ways import check_routes
 from livemail.net.tls import CertificateError, Files, load
@@ -40,6 +41,7 @@ def check(config: Config, source: Source) -> None:
                 source.fault((part.name, name), f"`{name}` {text}")
     _check_log(config, source)
     check_routes(config, source)
+    check_placement(config, source)
     _check_certificates(config, source)
     _check_sizes(config, source)
     for section, settings in (("smtp", config.smtp), ("lmtp", config.lmtp)):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from msgspec import Meta
 
 from livemail.interfaces.settings import Count, Settings
+from livemail.storage.placement import Kind, template_faults
 
 MIB = 1024 * 1024
 
@@ -22,7 +24,9 @@ class StorageSettings(Settings, frozen=True):
     per account.  change_rows, expunge_rows: commands per account, and expunges per mailbox, whose changes are remembered.
     max_queued: commands waiting for the disk before more are refused; max_queued_octets: likewise their contents' octets in
     memory.  writer: where groups are committed: in a process of its own, beside the reactor's core, or in a thread of the
-    server's, which saves some 35 MiB and costs about half of the rate.
+    server's, which saves some 35 MiB and costs about half of the rate.  default: where accounts without a table of their own or
+    their domain's have their messages.  maildir: template of Maildirs' folders, "" for maildir/{domain}/{local}; a
+    relative one counts from the data folder.
     """
 
     message_size_limit: Count = 256 * MIB
@@ -40,3 +44,10 @@ class StorageSettings(Settings, frozen=True):
     max_queued: Count = 4096
     max_queued_octets: Count = 64 * MIB
     writer: Literal["process", "thread"] = "process"
+    default: Kind = "lmdb"
+    maildir: str = ""
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        """Yield (field, what is wrong with it and what to write instead)."""
+        if self.maildir:
+            yield from template_faults(self.maildir, needs_local=True)

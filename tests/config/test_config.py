@@ -258,7 +258,11 @@ def test_the_reference_has_every_key_with_its_default(tmp_path: Path) -> None:
     example = {("tls", "local_ca"), ("directory", "local_domains")}
     plain = Config(data="/x")
     for section in msgspec.structs.fields(Config):
-        if section.name == "route":  # a table that may stand many times has no defaults to show; see the next test
+        if section.name in {
+            "route",
+            "domain",
+            "account",
+        }:  # a table that may stand many times has no defaults to show; see the next test
             continue
         if section.name in {"data", "hostname", "listen"}:
             assert section.name in stated
@@ -285,6 +289,67 @@ def test_the_reference_shows_a_route_with_every_key(tmp_path: Path) -> None:
         field.name for field in msgspec.structs.fields(type(route))
     }
     assert route.domains == ("example.net", "*.example.net")
+
+
+def test_the_reference_shows_where_accounts_have_their_messages(tmp_path: Path) -> None:
+    import re
+
+    text = (Path(__file__).parents[2] / "conf" / "livemail.toml").read_text()
+    tables = re.findall(r"^#   \[\[(?:domain|account)\]\]\n(?:#   .*\n)+", text, re.MULTILINE)
+    config = loads(GOOD + re.sub(r"^#   ", "", "".join(tables), flags=re.MULTILINE), str(tmp_path / "c.toml"))
+    place = config.placement()
+    assert place.maildir_of("bob@example.org") == Path("/srv/mail/bob")
+    assert place.maildir_of("ann@example.org") is None
+    assert place.maildir_of("ann@example.net") is None
+    for table, tell in zip(tables, (config.domain, config.account), strict=True):
+        assert len(re.findall(r"^#   \w+ = ", table, re.MULTILINE)) == len(msgspec.structs.fields(type(tell[0])))
+
+
+def test_a_maildirs_folder_is_below_the_data_folder_and_no_name_leads_elsewhere(tmp_path: Path) -> None:
+    place = loads(GOOD + '[storage]\ndefault = "maildir"\n', str(tmp_path / "c.toml")).placement()
+    folder = tmp_path / "d" / "maildir" / "example.org"
+    assert place.maildir_of("ann@example.org") == folder / "ann"
+    assert place.maildir_of("../x/y@example.org") == folder / "..%2Fx%2Fy"
+    assert place.maildir_of("ä@example.org") == folder / "%C3%A4"
+
+
+def test_every_fault_of_the_placements_is_told_with_its_line(tmp_path: Path) -> None:
+    told = faults(
+        GOOD
+        + """\
+[storage]
+maildir = "/srv/{user}"
+[[domain]]
+name = "ann@example.org"
+storage = "mbox"
+[[domain]]
+name = "example.org"
+storage = "maildir"
+maildir = "/srv/all"
+[[domain]]
+name = "ann@example.org"
+storage = "lmdb"
+[[account]]
+name = "ann@example.org"
+storage = "lmdb"
+maildir = "/srv/ann"
+[[account]]
+name = "Ann@example.org"
+storage = "lmdb"
+""",
+        tmp_path,
+    )
+    expected = {
+        8: "what is filled in is {domain}, {local} and {name}",
+        11: '`storage` cannot be "mbox"',
+        15: "the same folder for every account",
+        17: '"ann@example.org" is no domain',
+        22: 'storage is "lmdb"',
+        24: "has a [[account]] already, in line 19",
+    }
+    for line, words in expected.items():
+        assert any(words in text for text in told.get(line, [])), (line, told)
+    assert sorted(told) == sorted(expected), told
 
 
 def show_section(name: str, values: dict) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from tests.contracts.stores import message
 from tests.storage.lmdb_rig import FolderRig
+
+
+def listed(folder: Path) -> list[str]:
+    """Names in a folder."""
+    return [path.name for path in folder.iterdir()]
 
 
 class MaildirFolderRig(FolderRig):
@@ -28,13 +32,15 @@ class MaildirFolderRig(FolderRig):
         """Names in cur and new, with the flags, without what is unique."""
         found = []
         for part in ("cur", "new"):
-            found += [f"{part}:{name.partition(':2,')[2]}" for name in sorted(os.listdir(self.path(mailbox) / part))]
+            found += [f"{part}:{name.partition(':2,')[2]}" for name in sorted(listed(self.path(mailbox) / part))]
         return found
 
     def paths(self, mailbox: str = "INBOX") -> list[Path]:
         return [path for part in ("cur", "new") for path in sorted((self.path(mailbox) / part).iterdir())]
 
-    def put(self, octets: bytes | None = None, mailbox: str = "INBOX", flags: str | None = None, base: str = "") -> Path:
+    def put(
+        self, octets: bytes | None = None, mailbox: str = "INBOX", flags: str | None = None, base: str = ""
+    ) -> Path:
         """Deliver as procmail does: into new, or into cur with flags."""
         self._foreign += 1
         base = base or f"{1_700_000_000 + self._foreign}.foreign{self._foreign}.host"

@@ -13,6 +13,7 @@ from livemail.mail.errors import NoSuchMailbox, StorageFailed
 from livemail.mail.flags import ANSWERED, FLAGGED, SEEN, FlagChange
 from livemail.mail.ids import UIDSet
 from tests.contracts.stores import Recorder, message
+from tests.storage.maildir.rig import listed
 
 ALL = UIDSet.all()
 
@@ -33,7 +34,7 @@ def test_a_delivery_is_a_file_in_new_with_lf_and_the_recipients_prefix(rig):
     octets = path.stat().st_size
     assert f",S={octets},W={len(message('s')) + 17}" in path.name
     assert path.stat().st_mode & 0o777 == 0o600
-    assert os.listdir(rig.root / "tmp") == []
+    assert listed(rig.root / "tmp") == []
 
 
 def test_flags_and_keywords_are_in_the_name(rig):
@@ -58,7 +59,7 @@ def test_copy_move_and_expunge_link_rename_and_remove(rig):
     assert (rig.files(), rig.files("Sent"), rig.files("Archive")) == (["cur:S"], ["cur:S"], ["cur:S"])
     rig.wait(rig.account.expunge(rig.info(rig.account, "Sent").id, None, only_deleted=False))
     assert rig.files("Sent") == []
-    assert os.listdir(rig.path("Sent") / "tmp") == []
+    assert listed(rig.path("Sent") / "tmp") == []
     assert rig.octets(3) == message("a")
 
 
@@ -77,7 +78,7 @@ def test_mailboxes_are_folders(rig):
     rig.account = rig.handle(rig.account.id)
     assert long in names(rig)
     rig.wait(rig.store.remove_account(rig.account.name))
-    assert os.listdir(rig.root.parent) == []
+    assert listed(rig.root.parent) == []
 
 
 def test_a_group_that_fails_leaves_the_folder_as_it_was(rig, monkeypatch):
@@ -243,7 +244,7 @@ def test_what_was_put_aside_before_a_crash_is_swept_and_what_others_write_is_not
     (rig.root / "tmp" / "1.being.written").touch()
     rig.put()
     rig.state()
-    assert os.listdir(rig.root / "tmp") == ["1.being.written"]
+    assert listed(rig.root / "tmp") == ["1.being.written"]
 
 
 def test_many_messages_come_in_batches_in_the_order_of_their_names(rig, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -31,7 +32,7 @@ MESSY = st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"x", b"yy"]), max_size
 def test_every_lf_gets_the_cr_it_lacks_wherever_the_chunks_end(octets, cuts):
     places = sorted({0, len(octets), *(cut for cut in cuts if cut < len(octets))})
     expander = Expander()
-    got = b"".join(expander.expand(octets[a:b]) for a, b in zip(places, places[1:], strict=False))
+    got = b"".join(expander.expand(octets[a:b]) for a, b in pairwise(places))
     assert got == octets.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
 
 

@@ -56,7 +56,7 @@ def test_no_name_leaves_the_accounts_folder_and_none_is_lost(text):
     assert name == "INBOX" or is_hashed(folder) or mailbox_name(folder) == name
 
 
-@pytest.mark.parametrize("folder", ["x", ".", "..", "...", ".a..b", ".x&AGE-", ".a\\2fb", ".a\\zz", ".\\=00", ".INBOX", "."])
+@pytest.mark.parametrize("folder", ["x", ".", "..", "...", ".a..b", ".x&AGE-", ".a\\2fb", ".a\\zz", ".\\=00", ".INBOX"])
 def test_what_is_nobodys_folder_is_no_mailbox(folder):
     assert mailbox_name(folder) is None
 
