@@ -1,0 +1,1 @@
+Accounts may have their messages in a Maildir (``[storage] default``, ``[[domain]]`` and ``[[account]]`` with ``storage = "maildir"``), with the same features and promises as in the LMDB store; what Dovecot, mutt, procmail and the like do to it is noticed and merged, and UIDs of a ``dovecot-uidlist`` are kept.
