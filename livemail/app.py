@@ -2,7 +2,7 @@
 
     bind      sockets, while we may still be root            `MailServer.privilegedStartService`
     open      the store; the local profile's first run       `MailServer.startService`
-    wire      store → directory → portal → delivery → sites  `wire`
+    wire      store → directory → portal → filters → delivery → sites  `wire`
     serve     the reactor adopts the sockets
     drain     421, BYE, -ERR; then the store is closed       `MailServer.stopService`
 
@@ -43,6 +43,7 @@ from livemail.auth.passwords import Passwords
 from livemail.auth.realm import MailRealm
 from livemail.auth.throttle import Throttle
 from livemail.config import Config, Listen
+from livemail.config.filters import filter_specs
 from livemail.config.model import IMPLICIT_TLS
 from livemail.delivery.bounce import Reporter
 from livemail.delivery.local import LocalDelivery
@@ -51,7 +52,9 @@ from livemail.delivery.routing import Routing
 from livemail.delivery.secret import SecretError
 from livemail.delivery.srs import Rewriter, load_keys
 from livemail.directory import StoreDirectory
-from livemail.filters.chain import FilterChain
+from livemail.filters.author import Server
+from livemail.filters.filter_set import CannotLoad, FilterSet
+from livemail.filters.find import CannotFind
 from livemail.imap.protocol import IMAPConnection
 from livemail.imap.site import Site as IMAPSite
 from livemail.interfaces.storage import IMailStore
@@ -91,12 +94,13 @@ class StartError(Exception):
 
 
 class Parts(msgspec.Struct):
-    """What the wiring made.  build: per service, what makes a connection for its factory."""
+    """What the wiring made.  build: per service, what makes a connection for its factory.  filters: to be stopped."""
 
     build: dict[str, Build]
     operations: Operations
     resolver: Resolver
     routing: Routing
+    filters: FilterSet
 
 
 def wire(config: Config, reactor: Any, store: IMailStore, threads: Threads, sender_keys: Sequence[bytes]) -> Parts:
@@ -114,7 +118,16 @@ def wire(config: Config, reactor: Any, store: IMailStore, threads: Threads, send
 
     resolver, routing = wire_routing(config, reactor, hostname)
 
-    chain = FilterChain((), store, reactor, threads.blocking)
+    surroundings = Server(
+        hostname=hostname,
+        reactor=reactor,
+        run_blocking=threads.blocking,
+        resolver=resolver,
+        directory=directory,
+        folder=str(Path(config.data) / "filters"),
+    )
+    filters = FilterSet(store, reactor, threads.blocking, surroundings)
+    filters.replace(filter_specs(config.filter))
     reporter = Reporter(
         hostname, Address("postmaster", config.domains[0]), time.time, lambda: secrets.token_hex(16), config.bounce
     )
@@ -128,7 +141,7 @@ def wire(config: Config, reactor: Any, store: IMailStore, threads: Threads, send
             settings=config.smtp_settings(service),
             store=store,
             target=delivery,
-            chain=chain,
+            chain=filters.chain(service),
             authenticator=authenticator,
             dsn=True,
         )
@@ -147,7 +160,7 @@ def wire(config: Config, reactor: Any, store: IMailStore, threads: Threads, send
     build = {service: smtp(service) for service in ("smtp", "submission", "submissions", "lmtp")}
     build |= {service: imap(service) for service in ("imap", "imaps")}
     build |= {service: pop3(service) for service in ("pop3", "pop3s")}
-    return Parts(build, Operations(store, config.domains, passwords.hash), resolver, routing)
+    return Parts(build, Operations(store, config.domains, passwords.hash), resolver, routing, filters)
 
 
 def wire_routing(config: Config, reactor: Any, hostname: str) -> tuple[Resolver, Routing]:
@@ -195,6 +208,7 @@ class MailServer(MultiService):
         self._store: IMailStore | None = None
         self._parts: Parts | None = None
         self._sender_keys: Sequence[bytes] = ()
+        self._filters: FilterSet | None = None
         self._factories: list[ConnectionFactory] = []
         self._ports: list[Any] = []
         self._alarm = StallAlarm(reactor, config.net.stall_time) if config.net.stall_time else None
@@ -264,6 +278,9 @@ class MailServer(MultiService):
         except (BindError, SecretError) as error:
             self._release()
             raise StartError([str(error)]) from None
+        except (CannotFind, CannotLoad) as error:
+            self._release()
+            raise StartError([str(error)]) from None
         except CannotListenError as error:
             self._release()
             raise StartError([f"the control socket: {error.socketError}"]) from None
@@ -316,6 +333,7 @@ class MailServer(MultiService):
         assert self._store is not None
         assert self._threads is not None
         self._parts = parts = wire(self.config, self._reactor, self._store, self._threads, self._sender_keys)
+        self._filters = parts.filters
         text = self._first_run(parts) if self.is_local_profile else ""
         self._ports.append(control.listen(self._reactor, self._data, parts.operations))
         limits = Limits(self._max_connections(), self.config.net.max_connections_per_address)
@@ -444,6 +462,8 @@ class MailServer(MultiService):
         await DeferredList([port.stopListening() for port in self._ports if port is not None], consumeErrors=True)
         self._ports.clear()
         await self._drain()
+        if self._filters is not None:
+            await self._filters.stop()
         if self._store is not None:
             await self._store.close()
             self._store = None

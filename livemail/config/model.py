@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 import msgspec
 
@@ -100,7 +100,8 @@ class Config(Settings, frozen=True):
 
     data: the data folder; everything the server keeps is in it.  hostname: the name the server gives itself in greetings
     and Received fields; "" is the machine's.  listen: the services.  domain, account: where accounts have their messages.  The rest are the sections of the same name; [smtp] is for
-    mail from other servers, [submission] for both services users send through, [lmtp] for local programs; [relay] is for mail we send to other hosts.
+    mail from other servers, [submission] for both services users send through, [lmtp] for local programs; [relay] is for mail we send to other hosts.  filter: the
+    [[filter]] tables in their order, as written; `livemail.config.filters` gives them their meaning.
     """
 
     data: str
@@ -124,6 +125,7 @@ class Config(Settings, frozen=True):
     lmtp: SMTPSettings = SMTPSettings()
     imap: IMAPSettings = IMAPSettings()
     pop3: POP3Settings = POP3Settings()
+    filter: tuple[dict[str, Any], ...] = ()
 
     @property
     def domains(self) -> list[str]:

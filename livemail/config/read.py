@@ -112,7 +112,7 @@ def build(kind: type[S], table: Mapping[str, Any], source: Source, at: KeyPath =
     values = {}
     for key, value in table.items():
         if key not in fields:
-            source.fault((*at, key), _unknown(key, list(fields), at))
+            source.fault((*at, key), unknown(key, list(fields), at))
             continue
         made = _value(fields[key].type, value, source, (*at, key))
         if made is not None:
@@ -141,7 +141,8 @@ def _where(at: KeyPath) -> str:
     return f"[[{names}]]" if isinstance(at[-1], int) else f"[{names}]"
 
 
-def _unknown(key: str, known: list[str], at: KeyPath) -> str:
+def unknown(key: str, known: list[str], at: KeyPath) -> str:
+    """What to say of a key nobody knows."""
     near = difflib.get_close_matches(key, known, 1)
     hint = f"did you mean `{near[0]}`?" if near else f"known are {', '.join(sorted(known))}"
     return f"unknown key `{key}` in {_where(at)}; {hint}"

@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from livemail.config.filters import check_filters
 from livemail.config.locate import KeyPath
 from livemail.config.model import IMPLICIT_TLS, LOGIN_SECTION, Config, Place
 from livemail.config.placement import check_placement
@@ -44,6 +45,7 @@ def check(config: Config, source: Source) -> None:
     check_placement(config, source)
     _check_certificates(config, source)
     _check_sizes(config, source)
+    check_filters(config.filter, source)
     for section, settings in (("smtp", config.smtp), ("lmtp", config.lmtp)):
         if settings.allow_cleartext_auth:
             source.fault(

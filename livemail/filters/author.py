@@ -2,42 +2,62 @@
 
 Stages come in this order; all are optional, and a stage that a class does not override costs nothing:
 
-    connect → helo → (mail → rcpt… → data → headers → message)… → closed
+    connect → helo → (mail → rcpt… → data → headers → body… → message → closed)… → closed
 
 One object serves one mail transaction.  ``connect`` and ``helo`` belong to the connection and are asked of an object of their
 own: what they were told stands in ``tx.connection`` and ``tx.helo`` for everybody after them.  ``closed`` is called once on every object.
 
-Edits (`Transaction` for the envelope, `Message` for header and body) are possible at headers and message.  They take
-effect when the filter returns, and not at all when it raises or runs out of time.
+``headers``, ``body`` and ``message`` come when the whole message is here: first all three of the first filter, then, with its
+edits applied, those of the second, and so on.  ``body`` gets what is behind the blank line in chunks of at most `BODY_CHUNK` octets,
+in order, never at the same time; nothing holds more of it than the filter keeps.
+
+Edits (`Transaction` for the envelope, `Message` for header and body) are possible at headers, body and message.  They take
+effect when the filter has come to its verdict, and not at all when it raises, runs out of time, edits twice or too late.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+import time
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final, Literal
 
 import msgspec
 
+from livemail.filters.edits import LATE, EditError, Edits
 from livemail.filters.message import Message
-from livemail.interfaces.filter import CONTINUE, ConnectionInfo, EnvelopeEdit, Verdict
+from livemail.interfaces.directory import IDirectory
+from livemail.interfaces.filter import CONTINUE, ConnectionInfo, EnvelopeEdit, Record, Verdict
+from livemail.interfaces.relay import IResolver
+from livemail.interfaces.runtime import Now, RunBlocking
 from livemail.mail.address import Address, Path
-from livemail.mail.envelope import Envelope, Recipient, ReversePath
+from livemail.mail.envelope import Recipient, ReversePath
+
+BODY_CHUNK: Final = 64 * 1024
+"""Octets of a body chunk at most."""
+
+Stage = Literal["connect", "helo", "mail", "rcpt", "data", "headers", "body", "message"]
 
 
-class Record(msgspec.Struct, frozen=True):
-    """What one filter said at one stage.  seconds: how long it took."""
+class Server(msgspec.Struct, frozen=True, kw_only=True):
+    """The server around a filter: what it may use.  What a test injects, the filter gets.
 
-    filter: str
-    stage: str
-    verdict: Verdict
-    seconds: float
-
-
-class Transaction:
-    """A mail transaction as filters see it.
-
-    connection, helo: who hands the message in.  reverse_path: None before MAIL.  recipients: accepted so far.
-    records: what filters said before.  scores: (points, reason) they added.
+    reactor: for timers and connections.  now: seconds since the epoch.  run_blocking: awaits a function in a thread.
+    resolver: DNS.  directory: which addresses and accounts are ours.  folder: a folder for what filters keep, "" for none.
     """
+
+    hostname: str = "localhost"
+    reactor: Any = None
+    now: Now = time.time
+    run_blocking: RunBlocking | None = None
+    resolver: IResolver | None = None
+    directory: IDirectory | None = None
+    folder: str = ""
+
+
+class TransactionState:
+    """What all filters of one mail transaction share.  accounts: those the recipients belong to, where somebody asked."""
+
+    __slots__ = ("accounts", "connection", "helo", "recipients", "records", "reverse_path", "scores")
 
     def __init__(self, connection: ConnectionInfo, helo: str = "") -> None:
         self.connection = connection
@@ -46,17 +66,56 @@ class Transaction:
         self.recipients: list[Recipient] = []
         self.records: list[Record] = []
         self.scores: list[tuple[float, str]] = []
-        self._edits: list[EnvelopeEdit] = []
-        self._may_edit = False
+        self.accounts: set[str] = set()
+
+
+class Transaction:
+    """A mail transaction as one filter sees it."""
+
+    __slots__ = ("_edits", "_state")
+
+    def __init__(self, state: TransactionState) -> None:
+        self._state = state
+        self._edits: Edits | None = None
+
+    @property
+    def connection(self) -> ConnectionInfo:
+        """Who hands the message in."""
+        return self._state.connection
+
+    @property
+    def helo(self) -> str:
+        """The name the client gave itself, "" before."""
+        return self._state.helo
+
+    @property
+    def reverse_path(self) -> ReversePath | None:
+        """MAIL's argument as the filters before left it; None before MAIL."""
+        return self._state.reverse_path
+
+    @property
+    def recipients(self) -> Sequence[Recipient]:
+        """Accepted so far, as the filters before left them."""
+        return self._state.recipients
+
+    @property
+    def records(self) -> Sequence[Record]:
+        """What filters said before."""
+        return self._state.records
+
+    @property
+    def scores(self) -> Sequence[tuple[float, str]]:
+        """(points, reason) that filters added."""
+        return self._state.scores
 
     @property
     def score(self) -> float:
         """The sum of all scores."""
-        return sum(points for points, _ in self.scores)
+        return sum(points for points, _ in self._state.scores)
 
     def add_score(self, points: float, reason: str) -> None:
         """Say how suspicious (positive) or welcome (negative) the message is, for a later filter to judge."""
-        self.scores.append((points, reason))
+        self._state.scores.append((float(points), str(reason)))
 
     def add_recipient(self, address: Address) -> None:
         """Send a copy to one more address; it is routed, and may be refused, as any other."""
@@ -71,44 +130,54 @@ class Transaction:
         self._edit(EnvelopeEdit("reverse-path", path))
 
     def _edit(self, edit: EnvelopeEdit) -> None:
-        if not self._may_edit:
-            raise RuntimeError("the envelope can be edited at the stages headers and message only")
-        self._edits.append(edit)
+        if self._edits is None:
+            raise EditError(LATE)
+        self._edits.of_envelope(edit)
 
-    def begin_edits(self) -> None:
-        """The chain's: edits may come."""
-        self._edits, self._may_edit = [], True
+    @property
+    def state(self) -> TransactionState:
+        """The chain's: what all filters share."""
+        return self._state
 
-    def end_edits(self, envelope: Envelope, *, apply: bool) -> Envelope:
-        """The chain's: edits are over; return the envelope with or without them."""
-        edits, self._edits, self._may_edit = self._edits, [], False
-        if not edits or not apply:
-            return envelope
-        reverse_path, recipients = envelope.reverse_path, list(envelope.recipients)
-        for edit in edits:
-            if edit.action == "reverse-path":
-                reverse_path = msgspec.structs.replace(reverse_path, path=edit.path)
-            elif edit.action == "remove-recipient":
-                recipients = [recipient for recipient in recipients if recipient.path != edit.path]
-            elif all(recipient.path != edit.path for recipient in recipients):
-                recipients.append(Recipient(edit.path))
-        self.reverse_path, self.recipients = reverse_path, recipients
-        return Envelope(reverse_path, recipients)
+    @property
+    def edits(self) -> Edits | None:
+        """The chain's: where edits are noted."""
+        return self._edits
+
+    def begin_edits(self, edits: Edits) -> None:
+        """The chain's: from now on edits are noted there."""
+        self._edits = edits
 
 
 class Filter:
     """Base of all filters: override the stages you need, set `blocking` when you compute for long.
 
     blocking: the stages run in a thread and must not await anything.
+    server: the `Server` around.  shared: what `start` returned, the same for all objects.
     """
 
     class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-        """What the administrator may choose; override with typed fields and defaults."""
+        """What the administrator may choose; override with typed fields and defaults.
+
+        A method ``faults`` may yield (key, what is wrong with it and what to write instead) for what types cannot say.
+        """
 
     blocking: ClassVar[bool] = False
 
+    server: Server = Server()
+    shared: Any = None
+
     def __init__(self, config: msgspec.Struct) -> None:
-        self.config = config
+        self.config: Any = config
+
+    @classmethod
+    def start(cls, config: Any, server: Server) -> Any:  # noqa: ARG003 - for those who override it
+        """Called once when the filter is loaded; make what all its objects share.  An exception keeps it from loading."""
+        return None
+
+    @classmethod
+    def stop(cls, shared: Any) -> None:
+        """Called once when the filter is unloaded and no transaction uses it any more."""
 
     async def connect(self, tx: Transaction) -> Verdict:
         """Somebody connected."""
@@ -131,11 +200,15 @@ class Filter:
         return CONTINUE
 
     async def headers(self, tx: Transaction, message: Message) -> Verdict:
-        """The message is here; decide by its header."""
+        """The message is here; decide by its header.  The body's chunks come next."""
+        return CONTINUE
+
+    async def body(self, tx: Transaction, chunk: bytes) -> Verdict:
+        """The next octets behind the blank line, `BODY_CHUNK` at most; SKIP when the rest does not matter."""
         return CONTINUE
 
     async def message(self, tx: Transaction, message: Message) -> Verdict:
-        """The message is here; decide by all of it."""
+        """The message is here and its body has passed; decide by all of it."""
         return CONTINUE
 
     def closed(self) -> None:

@@ -1,27 +1,33 @@
-"""The chain: runs filters in order, applies their edits, answers one verdict.
+"""The chain: asks filters in order, applies their edits, answers one verdict.
 
 Which verdict wins: Reject, Defer, Discard and Accept end the chain at once; Quarantine is remembered while later filters go
 on, and is the answer unless one of them says more.  What was decided at connect or helo holds for every transaction.
 
-A filter that raises, or takes longer than its timeout, has decided nothing: its edits are dropped, its name is logged, and
-the message is deferred (451), or goes on where the configuration says ``skip``.  A failure in the middle of an edit can therefore
-never let half an edit through.
+A filter that raises, takes longer than its timeout, edits twice or too late, returns nonsense or loses its process has decided
+nothing: its edits are dropped, its name and line are logged, and the message is deferred (451), or goes on without it
+where the configuration says ``skip``.  A failure in the middle of an edit can therefore never let half an edit through.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Coroutine, Sequence
-from typing import Any, Final, Literal
+from collections.abc import Sequence
+from time import perf_counter
+from typing import Any, Final
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from livemail.filters.author import Filter, Record, Transaction
+from livemail.filters.asking import FilterTimeout, Gone, InThread, checked, finish, raised_at, told, waits_at
+from livemail.filters.author import BODY_CHUNK, Filter, Server, Transaction, TransactionState
+from livemail.filters.edits import Edits
 from livemail.filters.message import Message
+from livemail.filters.plan import CONTENT_STAGES, EMPTY, STAGES, FilterSpec, Loaded, Plan
+from livemail.filters.shadow import Decisions
+from livemail.interfaces.directory import LocalAccount
 from livemail.interfaces.filter import (
     CONTINUE,
     Accept,
@@ -32,6 +38,8 @@ from livemail.interfaces.filter import (
     IFilterTransaction,
     Outcome,
     Quarantine,
+    Record,
+    Skip,
     Verdict,
 )
 from livemail.interfaces.runtime import RunBlocking
@@ -39,57 +47,68 @@ from livemail.interfaces.storage import IMailStore
 from livemail.mail.content import Content
 from livemail.mail.envelope import Envelope, Recipient, ReversePath
 
-STAGES: Final = ("connect", "helo", "mail", "rcpt", "data", "headers", "message")
+__all__ = ["FAILED", "STAGES", "ChainTransaction", "FilterChain", "FilterSpec"]
 
 FAILED: Final = Defer("4.3.0", "The message could not be checked, try again later", "a filter failed")
 
+GRACE: Final = 2.0
 
-class FilterSpec(msgspec.Struct, frozen=True):
-    """One configured filter.  name: in logs.  timeout: seconds a stage may take.  config: None for the class's defaults."""
-
-    name: str
-    filter: type[Filter]
-    config: msgspec.Struct | None = None
-    on_failure: Literal["defer", "skip"] = "defer"
-    timeout: float = 30.0
-
-    def make(self) -> Filter:
-        """Make the object for one mail transaction."""
-        return self.filter(self.config if self.config is not None else self.filter.Config())
+BREATH: Final = 0.02
+"""Seconds the chain works on one message before the reactor gets a turn."""
 
 
 @implementer(IFilterChain)
 class FilterChain:
-    """The filters of one service, in order."""
+    """The filters of one service, in order.  plan: what new transactions use; `replace` changes it."""
 
     def __init__(
         self,
-        filters: Sequence[FilterSpec],
+        filters: Sequence[FilterSpec | Loaded],
         store: IMailStore | None = None,
         clock: IReactorTime | None = None,
         run_blocking: RunBlocking | None = None,
+        *,
+        server: Server | None = None,
     ) -> None:
         """store: makes the contents of edited messages; clock: for timeouts; both needed as soon as there are filters.
 
-        run_blocking: needed by filters that block.
+        run_blocking: needed by filters that block.  server: what filters may use.
         """
-        if filters and (store is None or clock is None):
-            raise ValueError("a chain with filters needs a store and a clock")
-        if run_blocking is None and any(spec.filter.blocking for spec in filters):
-            raise ValueError("a chain with blocking filters needs run_blocking")
-        self.specs = tuple(filters)
         self.store = store
         self.clock = clock
         self.run_blocking = run_blocking
-        self.stages: dict[str, list[int]] = {
-            stage: [at for at, spec in enumerate(filters) if getattr(spec.filter, stage) is not getattr(Filter, stage)]
-            for stage in STAGES
-        }
+        self.server = server or Server(reactor=clock, run_blocking=run_blocking)
+        self.plan = EMPTY
+        self.replace([each if isinstance(each, Loaded) else Loaded(each, self.server) for each in filters])
+
+    def replace(self, filters: Sequence[Loaded]) -> None:
+        """Let transactions that begin from now on meet these filters."""
+        if filters and (self.store is None or self.clock is None):
+            raise ValueError("a chain with filters needs a store and a clock")
+        if self.run_blocking is None and any(loaded.spec.filter.blocking for loaded in filters):
+            raise ValueError("a chain with blocking filters needs run_blocking")
+        self.plan = Plan(filters)
 
     async def connect(self, connection: ConnectionInfo) -> tuple[Verdict, IFilterTransaction]:
         """See `IFilterChain.connect`."""
         state = ChainTransaction(self, connection)
-        return await state.connect(), state
+        return (await state.connect() if not state.plan.is_empty else CONTINUE), state
+
+
+class Asked:
+    """One filter's object in one transaction.
+
+    is_broken: it is not asked any more, because it failed, or because it is a shadow and has spoken; broken: the answer to
+    everything it would be asked then.
+    """
+
+    __slots__ = ("broken", "filter", "is_broken", "tx")
+
+    def __init__(self, filter_: Filter, tx: Transaction) -> None:
+        self.filter = filter_
+        self.tx = tx
+        self.is_broken = False
+        self.broken: Verdict = CONTINUE
 
 
 @implementer(IFilterTransaction)
@@ -102,52 +121,109 @@ class ChainTransaction:
         self._chain = chain
         self._connection = connection
         self._helo = ""
-        self._standing: Verdict = CONTINUE  # decided at connect or helo: holds for every transaction
+        # What was decided at connect and at the last helo holds for every transaction.
+        self._standing: dict[str, Verdict] = {}
         self._settled = False  # Accept: the filters are not asked any more in this transaction
-        self._filters: dict[int, Filter] = {}
-        self.tx = Transaction(connection)
+        self._asked: dict[int, Asked] = {}
+        self.plan = chain.plan
+        self.plan.use()
+        self.state = TransactionState(connection)
+        self._decisions: Decisions | None = None
+        self._turn = 0.0
+
+    @property
+    def records(self) -> Sequence[Record]:
+        """See `IFilterTransaction.records`."""
+        return self.state.records
 
     # ------------------------------------------------------------------------------------------ stages
 
     async def connect(self) -> Verdict:
         """The connection's first stage."""
-        return self._stand(await self._ask("connect"))
+        return self._stand("connect", await self._ask("connect"))
 
     async def helo(self, name: str) -> Verdict:
         """See `IFilterTransaction.helo`."""
-        self._helo = self.tx.helo = name
-        return self._stand(await self._ask("helo", name))
+        self._helo = self.state.helo = name
+        if self.plan.is_empty:
+            return CONTINUE
+        if any(asked.is_broken for asked in self._asked.values()):
+            self._close_filters()
+        return self._stand("helo", await self._ask("helo", name))
 
-    def _stand(self, verdict: Verdict) -> Verdict:
+    def _stand(self, stage: str, verdict: Verdict) -> Verdict:
+        self._standing.pop(stage, None)
         if not isinstance(verdict, Continue):
-            self._standing = verdict
+            self._standing[stage] = verdict
         return verdict
+
+    @property
+    def _held(self) -> Verdict:
+        """What holds for every transaction: the connection's refusal first, then that of the last helo."""
+        standing = list(self._standing.values())
+        for verdict in standing:
+            if not isinstance(verdict, Accept | Quarantine):
+                return verdict
+        # Quarantine before Accept, which does not lift it.
+        return next((each for each in standing if isinstance(each, Quarantine)), standing[0] if standing else CONTINUE)
 
     async def mail(self, reverse_path: ReversePath) -> Verdict:
         """See `IFilterTransaction.mail`."""
-        if not self._chain.specs:
-            return CONTINUE
-        self._close_filters()
-        self.tx = Transaction(self._connection, self._helo)
-        self.tx.reverse_path = reverse_path
-        self._settled = isinstance(self._standing, Accept)
-        if not isinstance(self._standing, Continue | Accept | Quarantine):
-            return self._standing
+        if self._asked:
+            self._close_filters()
+        if self._chain.plan is not self.plan:
+            self.plan.leave()
+            self.plan = self._chain.plan
+            self.plan.use()
+        if self._standing:
+            held = self._held
+            self._settled = any(isinstance(each, Accept) for each in self._standing.values())
+            if not isinstance(held, Accept | Quarantine):
+                return held
+        else:
+            held = CONTINUE
+        if self.plan.is_empty:
+            return held
+        if self.state.reverse_path is not None:
+            self._begin_state()
+        self.state.reverse_path = reverse_path
         verdict = self._settle(await self._ask("mail", reverse_path))
-        return self._standing if isinstance(verdict, Continue) else verdict
+        return held if isinstance(verdict, Continue) else verdict
+
+    def _begin_state(self) -> None:
+        records = [record for record in self.state.records if record.stage in {"connect", "helo"}]
+        self.state = TransactionState(self._connection, self._helo)
+        self.state.records += records
 
     async def rcpt(self, recipient: Recipient) -> Verdict:
         """See `IFilterTransaction.rcpt`."""
-        if not self._chain.specs:
+        if self.plan.is_empty:
             return CONTINUE
-        verdict = await self._ask("rcpt", recipient)
+        mine: set[str] = set()
+        if self.plan.needs_accounts:
+            mine = await self._accounts_of(recipient)
+        verdict = await self._ask("rcpt", recipient, accounts=mine)
         if isinstance(verdict, Continue | Accept | Quarantine):
-            self.tx.recipients.append(recipient)
+            self.state.recipients.append(recipient)
+            self.state.accounts |= mine
         return verdict
+
+    async def _accounts_of(self, recipient: Recipient) -> set[str]:
+        """The accounts a recipient means, and the address as written."""
+        address = recipient.path.address
+        directory = self._chain.server.directory
+        if address is None:
+            return set()
+        names = {str(address).lower()}
+        if directory is not None:
+            found = await directory.resolve(address)
+            if isinstance(found, tuple):
+                names |= {place.name.lower() for place in found if isinstance(place, LocalAccount)}
+        return names
 
     async def data(self, envelope: Envelope) -> Verdict:
         """See `IFilterTransaction.data`."""
-        if not self._chain.specs:
+        if self.plan.is_empty:
             return CONTINUE
         return self._settle(await self._ask("data"))
 
@@ -157,33 +233,129 @@ class ChainTransaction:
 
     async def message(self, content: Content, envelope: Envelope) -> Outcome:
         """See `IFilterTransaction.message`."""
-        chain = self._chain
+        plan = self.plan
+        if plan.is_empty or self._settled or not plan.content:
+            return Outcome(CONTINUE, content, envelope)
         verdict: Verdict = CONTINUE
-        if not chain.specs or self._settled:
-            return Outcome(verdict, content, envelope)
+        noted: list[tuple[int, Edits]] = []
+        fields = None
+        self._turn = perf_counter()
         try:
-            for at, spec in enumerate(chain.specs):
-                if at not in chain.stages["headers"] and at not in chain.stages["message"]:
+            for at in plan.content:
+                if not self._is_wanted(at, "message", None):
                     continue
-                view = Message(content)
-                self.tx.begin_edits()
-                answer, is_sound = await self._run(at, spec, "headers", view)
-                if is_sound and isinstance(answer, Continue):
-                    answer, is_sound = await self._run(at, spec, "message", view)
-                envelope = self.tx.end_edits(envelope, apply=is_sound)
-                if is_sound and view.is_edited:
-                    content = await self._rewrite(view)
+                edits = Edits()
+                noted.append((at, edits))
+                view = Message(content, edits, fields)
+                answer = await self._judge(at, view, edits)
+                if plan.filters[at].spec.shadow:
+                    fields = view.parsed_fields
+                    continue
+                if edits and isinstance(answer, Continue | Quarantine | Accept):
+                    envelope = self._edited(envelope, edits)
+                    if edits.changes_message:
+                        content = await self._rewrite(view)
+                        view = Message(content)
+                fields = view.parsed_fields
                 if isinstance(answer, Quarantine):
                     verdict = answer
                 elif not isinstance(answer, Continue):
                     # An Accept does not lift the quarantine that an earlier filter ordered.
                     verdict = verdict if isinstance(answer, Accept) and isinstance(verdict, Quarantine) else answer
                     break
+            for at, edits in noted:
+                if edits.fault and not self._asked[at].is_broken:
+                    late = self._failure(at, "message", edits.fault, 0.0)
+                    verdict = verdict if isinstance(late, Continue) else late
         except BaseException:
             # The caller still has the content it gave us, and closes it; an edited one is ours.
             content.close()
             raise
         return Outcome(verdict, content, envelope)
+
+    async def _judge(self, at: int, view: Message, edits: Edits) -> Verdict:
+        """Ask one filter for headers, body and message.  After a failure nothing of its edits is left."""
+        spec = self.plan.filters[at].spec
+        try:
+            asked = self._object(at)
+        except Exception as error:
+            return self._failure(at, "headers", error, 0.0)
+        asked.tx.begin_edits(edits)
+        answer: Verdict = CONTINUE
+        before = len(self.state.records)
+        for stage in CONTENT_STAGES:
+            if not spec.overrides(stage):
+                continue
+            answer = await (self._body(at, view) if stage == "body" else self._run(at, stage, (view,)))
+            if edits.fault and not asked.is_broken:
+                answer = self._failure(at, stage, edits.fault, 0.0)
+            if asked.is_broken or (answer is not CONTINUE and not isinstance(answer, Continue)):
+                break
+        edits.close()
+        if asked.is_broken:
+            edits.forget()
+        elif edits:
+            if self._decisions is not None:
+                self._decisions.edited(at, edits)
+            if not spec.shadow:
+                self._note_edits(spec.name, edits, before)
+        return answer
+
+    def _note_edits(self, name: str, edits: Edits, before: int) -> None:
+        records = self.state.records
+        if len(records) > before:
+            records[-1] = msgspec.structs.replace(records[-1], edits=edits.words())
+        else:
+            records.append(Record(name, "message", CONTINUE, 0.0, edits=edits.words()))
+
+    async def _body(self, at: int, view: Message) -> Verdict:
+        """Stream the body past one filter."""
+        offset, end = view.summary.header_size, view.size
+        verdict: Verdict = CONTINUE
+        left = self.plan.filters[at].spec.timeout
+        clock = self._chain.clock
+        assert clock is not None
+        while offset < end:
+            chunk = view.content.read(offset, min(BODY_CHUNK, end - offset))
+            if not chunk:
+                raise OSError("the content ends early")
+            offset += len(chunk)
+            began = clock.seconds()
+            verdict = await self._run(at, "body", (chunk,), left=left)
+            left -= clock.seconds() - began
+            if self._asked[at].is_broken or (verdict is not CONTINUE and not isinstance(verdict, Continue)):
+                break
+            if left <= 0:
+                late = FilterTimeout(f"no verdict after {self.plan.filters[at].spec.timeout:g} s")
+                return self._failure(at, "body", late, 0.0)
+            del chunk
+            await self._breathe()
+        return CONTINUE if isinstance(verdict, Skip) else verdict
+
+    async def _breathe(self) -> None:
+        """Let the reactor have a turn when we have been at it for long."""
+        if perf_counter() - self._turn > BREATH:
+            turn: Deferred[None] = Deferred()
+            assert self._chain.clock is not None
+            call = self._chain.clock.callLater(0, turn.callback, None)
+            try:
+                await turn
+            finally:
+                if call.active():
+                    call.cancel()
+            self._turn = perf_counter()
+
+    def _edited(self, envelope: Envelope, edits: Edits) -> Envelope:
+        reverse_path, recipients = envelope.reverse_path, list(envelope.recipients)
+        for edit in edits.envelope:
+            if edit.action == "reverse-path":
+                reverse_path = msgspec.structs.replace(reverse_path, path=edit.path)
+            elif edit.action == "remove-recipient":
+                recipients = [recipient for recipient in recipients if recipient.path != edit.path]
+            elif all(recipient.path != edit.path for recipient in recipients):
+                recipients.append(Recipient(edit.path))
+        self.state.reverse_path, self.state.recipients = reverse_path, recipients
+        return Envelope(reverse_path, recipients)
 
     async def _rewrite(self, view: Message) -> Content:
         """Make the edited content, and close the old one."""
@@ -191,7 +363,7 @@ class ChainTransaction:
         assert store is not None
         sink = store.new_content(view.size)
         try:
-            view.write_edited(sink)
+            await view.write_edited(sink, self._breathe)
             edited = await sink.finish()
         except BaseException:
             sink.abort()
@@ -201,74 +373,156 @@ class ChainTransaction:
 
     # ------------------------------------------------------------------------------------------ running one filter
 
-    async def _ask(self, stage: str, *arguments: Any) -> Verdict:
+    async def _ask(self, stage: str, *arguments: Any, accounts: set[str] | None = None) -> Verdict:
         """Ask every filter that has the stage."""
         verdict: Verdict = CONTINUE
-        stages = self._chain.stages[stage]
-        if not stages or self._settled:
+        positions = self.plan.stages[stage]
+        if not positions or self._settled:
             return verdict
-        for at in stages:
-            answer, _ = await self._run(at, self._chain.specs[at], stage, *arguments)
+        for at in positions:
+            if not self._is_wanted(at, stage, arguments[0] if stage == "rcpt" else None, accounts):
+                continue
+            answer = await self._run(at, stage, arguments)
+            if answer is CONTINUE:
+                continue
+            if self.plan.filters[at].spec.shadow:
+                continue
             if isinstance(answer, Quarantine):
                 verdict = answer
             elif not isinstance(answer, Continue):
                 return answer
         return verdict
 
-    async def _run(self, at: int, spec: FilterSpec, stage: str, *arguments: Any) -> tuple[Verdict, bool]:
-        """Ask one filter; return its verdict, and whether it came to one."""
-        if at not in self._chain.stages[stage]:
-            return CONTINUE, True
-        started = time.perf_counter()
-        is_sound = True
+    def _is_wanted(self, at: int, stage: str, recipient: Recipient | None, accounts: set[str] | None = None) -> bool:
+        loaded = self.plan.filters[at]
+        if not loaded.is_scoped:
+            return True
+        concerned = [recipient] if recipient is not None else self.state.recipients
+        domains = {each.path.address.domain.lower() for each in concerned if each.path.address is not None}
+        return loaded.has_scope(stage, self._connection, domains, self.state.accounts if accounts is None else accounts)
+
+    def _object(self, at: int) -> Asked:
+        asked = self._asked.get(at)
+        if asked is None:
+            if self.plan.shadows and self._decisions is None:
+                self._decisions = Decisions(self.plan)
+            asked = self._asked[at] = Asked(self.plan.filters[at].make(), Transaction(self.state))
+        return asked
+
+    async def _run(self, at: int, stage: str, arguments: tuple[Any, ...], *, left: float | None = None) -> Verdict:
+        """Ask one filter one thing and record it; what a failure means is the answer then."""
+        loaded = self.plan.filters[at]
+        started = perf_counter()
         try:
-            found = self._filters.get(at)
-            if found is None:
-                found = self._filters[at] = spec.make()
-            verdict: Verdict = await self._bounded(spec, getattr(found, stage)(self.tx, *arguments))
-            if not isinstance(verdict, Verdict):
-                raise TypeError(f"{stage} returned {verdict!r}, not a verdict")  # noqa: TRY301
-        except CancelledError:  # the connection is gone
-            raise
-        except Exception:
-            self.log.failure(
-                "{session} filter {filter} failed at {stage}",
-                session=self._connection.session,
-                filter=spec.name,
-                stage=stage,
-            )
-            verdict, is_sound = CONTINUE if spec.on_failure == "skip" else FAILED, False
-        record = Record(spec.name, stage, verdict, time.perf_counter() - started)
-        self.tx.records.append(record)
-        write = self.log.debug if isinstance(verdict, Continue) else self.log.info
-        write(
-            "{session} filter {filter} at {stage}: {verdict} after {seconds:.6f} s",
+            asked = self._asked.get(at) or self._object(at)
+            if asked.is_broken:
+                return asked.broken
+            coroutine = getattr(asked.filter, stage)(asked.tx, *arguments)
+            if loaded.spec.filter.blocking and loaded.worker is None:
+                verdict = await self._in_thread(loaded, stage, coroutine, left)
+            else:
+                awaited = coroutine.send(None)
+                verdict = await self._rest(loaded, stage, coroutine, awaited, left)
+        except StopIteration as stop:
+            verdict = stop.value
+        except Gone:
+            raise CancelledError from None
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            return self._failure(at, stage, error, perf_counter() - started)
+        if verdict is not CONTINUE:
+            try:
+                verdict = checked(verdict, stage)
+            except Exception as error:
+                return self._failure(at, stage, error, perf_counter() - started)
+        self._record(at, loaded.spec, stage, verdict, perf_counter() - started)
+        answer: Verdict = verdict
+        return answer
+
+    async def _in_thread(self, loaded: Loaded, stage: str, coroutine: Any, left: float | None) -> Any:
+        chain = self._chain
+        assert chain.clock is not None
+        assert chain.run_blocking is not None
+        limit = loaded.spec.timeout if left is None else left
+        return await InThread(loaded.spec.filter, stage).run(chain.run_blocking, coroutine, limit, chain.clock)
+
+    async def _rest(self, loaded: Loaded, stage: str, coroutine: Any, awaited: Any, left: float | None) -> Any:
+        clock = self._chain.clock
+        assert clock is not None
+        limit = loaded.spec.timeout if left is None else left
+        if loaded.worker is not None:
+            limit += GRACE  # The worker has the same limit, and says where its process was when it was killed.
+        return await finish(coroutine, awaited, limit, clock, lambda: waits_at(loaded.spec.filter, stage, coroutine))
+
+    def _failure(self, at: int, stage: str, error: BaseException, seconds: float) -> Verdict:
+        """Log and record a failure; return what it means."""
+        spec = self.plan.filters[at].spec
+        asked = self._asked.get(at)
+        if asked is None:
+            asked = self._asked[at] = Asked(Filter(None), Transaction(self.state))  # type: ignore[arg-type]
+        line = raised_at(spec.filter, stage, error)
+        reason = f"filter {spec.name} failed at {stage}, {line}: {told(error)}"
+        if spec.shadow:
+            meaning: Verdict = CONTINUE
+        else:
+            meaning = CONTINUE if spec.on_failure == "skip" else msgspec.structs.replace(FAILED, reason=reason)
+        asked.is_broken, asked.broken = True, meaning
+        if self._decisions is not None:
+            self._decisions.failed(at, stage, told(error))
+        self.log.failure(
+            "{session} filter {filter} failed at {stage}, {line}: {error}; the message is {meaning}",
+            failure=Failure(error),
             session=self._connection.session,
             filter=spec.name,
             stage=stage,
-            verdict=repr(verdict),
-            seconds=record.seconds,
+            line=line,
+            error=told(error),
+            meaning="not touched by a shadow"
+            if spec.shadow
+            else "deferred"
+            if meaning is not CONTINUE
+            else "passed without it",
         )
-        return verdict, is_sound
+        self.state.records.append(Record(_shown_name(spec), stage, meaning, seconds, is_failure=True))
+        return meaning
 
-    async def _bounded(self, spec: FilterSpec, stage: Coroutine[Any, Any, Verdict]) -> Verdict:
-        """Run a stage to its end, in a thread when it blocks, for as long as it may take."""
-        chain = self._chain
-        assert chain.clock is not None
-        if spec.filter.blocking:
-            assert chain.run_blocking is not None
-            stage = _in_thread(chain.run_blocking, stage)
-        running = Deferred.fromCoroutine(stage)
-        if not running.called:
-            running.addTimeout(spec.timeout, chain.clock)
-        return await running
+    def _record(self, at: int, spec: FilterSpec, stage: str, verdict: Verdict, seconds: float) -> None:
+        records = self.state.records
+        if stage in {"rcpt", "body"} and verdict is CONTINUE:
+            # A thousand recipients or chunks are one record.
+            for position in range(len(records) - 1, -1, -1):
+                last = records[position]
+                if last.stage != stage:
+                    break
+                if last.filter == _shown_name(spec) and last.verdict is CONTINUE and not last.is_failure:
+                    records[position] = Record(
+                        last.filter, stage, verdict, last.seconds + seconds, False, last.count + 1, ()
+                    )
+                    return
+        records.append(Record(_shown_name(spec), stage, verdict, seconds))
+        if verdict is CONTINUE or isinstance(verdict, Continue | Skip):
+            return
+        if self._decisions is not None:
+            self._decisions.note(at, stage, verdict)
+        if spec.shadow:
+            self._asked[at].is_broken = True  # It has said its last word.
+        else:
+            self.log.info(
+                "{session} filter {filter} at {stage}: {verdict} after {seconds:.6f} s",
+                session=self._connection.session,
+                filter=spec.name,
+                stage=stage,
+                verdict=repr(verdict),
+                seconds=seconds,
+            )
 
     # ------------------------------------------------------------------------------------------ the rest of the life
 
     def authenticated(self, authcid: str) -> None:
         """See `IFilterTransaction.authenticated`."""
         self._connection = msgspec.structs.replace(self._connection, authcid=authcid)
-        self.tx.connection = self._connection
+        self.state.connection = self._connection
 
     def secured(self, tls: str) -> None:
         """See `IFilterTransaction.secured`."""
@@ -278,34 +532,43 @@ class ChainTransaction:
 
     def reset(self) -> None:
         """See `IFilterTransaction.reset`."""
-        if self._chain.specs:
+        if not self.plan.is_empty:
             self._close_filters()
             self._settled = False
-            self.tx = Transaction(self._connection, self._helo)
+            self._begin_state()
 
     def closed(self) -> None:
         """See `IFilterTransaction.closed`."""
         self._close_filters()
+        self.plan.leave()
+        self.plan = EMPTY
 
     def _close_filters(self) -> None:
-        filters, self._filters = self._filters, {}
-        for at, made in filters.items():
+        if self._decisions is not None:
+            self._compare(self._decisions)
+            self._decisions = None
+        asked, self._asked = self._asked, {}
+        for at, each in asked.items():
             try:
-                made.closed()
+                each.filter.closed()
             except Exception:
-                self.log.failure("filter {filter} failed at closed", filter=self._chain.specs[at].name)
+                self.log.failure("filter {filter} failed at closed", filter=self.plan.filters[at].spec.name)
+
+    def _compare(self, decisions: Decisions) -> None:
+        """Report where a shadow would have acted otherwise."""
+        for at in self.plan.shadows:
+            self.plan.filters[at].compared += at in self._asked
+        for at, live, shadow in decisions.differences():
+            loaded = self.plan.filters[at]
+            loaded.differed += 1
+            self.log.warn(
+                "{session} shadow of {filter} differs: live {live}; shadow {shadow}",
+                session=self._connection.session,
+                filter=loaded.spec.name,
+                live="; ".join(live)[:1000] or "nothing",
+                shadow="; ".join(shadow)[:1000] or "nothing",
+            )
 
 
-async def _in_thread(run_blocking: RunBlocking, stage: Coroutine[Any, Any, Verdict]) -> Verdict:
-    return await run_blocking(_drive, stage)
-
-
-def _drive(stage: Coroutine[Any, Any, Verdict]) -> Verdict:
-    """Run a coroutine that awaits nothing to its end."""
-    try:
-        stage.send(None)
-    except StopIteration as stop:
-        verdict: Verdict = stop.value
-        return verdict
-    stage.close()
-    raise RuntimeError("a blocking filter must not await")
+def _shown_name(spec: FilterSpec) -> str:
+    return f"{spec.name} (shadow)" if spec.shadow else spec.name

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import binascii
 import quopri
-from collections.abc import Iterator
+import re
+from collections.abc import Awaitable, Callable, Iterator
 from email.header import Header, decode_header, make_header
 from email.message import Message as StandardMessage
 from email.parser import BytesHeaderParser
 from pathlib import PurePosixPath
 from typing import Final
 
+from livemail.filters.edits import Edits
 from livemail.interfaces.filter import HeaderEdit
 from livemail.interfaces.storage import IContentSink
 from livemail.mail.content import CHUNK_OCTETS, Content, chunks
@@ -24,18 +26,23 @@ from livemail.mail.message.summary import Part, Summary, decode_parts
 MAX_HEADER_OCTETS: Final = 1024 * 1024
 """Header octets a view parses; fields beyond stay in the message and are not seen."""
 
+_NEWLINE: Final = re.compile(rb"\r\n|\r|\n")
+_FOLDED: Final = re.compile(rb"\r\n[ \t]+(?=[^ \t\r\n])")
+
 Field = tuple[bytes, bytes]
 """Name as written, and the whole field with name, folding and CRLF."""
 
 
 class Message:
-    """The message as the filters before left it."""
+    """The message as the filters before left it; the filter's own edits show to those behind it, not to itself."""
 
-    def __init__(self, content: Content) -> None:
+    __slots__ = ("_edits", "_fields", "content")
+
+    def __init__(self, content: Content, edits: Edits | None = None, fields: list[Field] | None = None) -> None:
+        """fields: those of the content, where somebody parsed them before."""
         self.content = content
-        self._fields: list[Field] | None = None
-        self._edits: list[HeaderEdit] = []
-        self._body: bytes | None = None
+        self._fields = fields
+        self._edits = edits if edits is not None else Edits()
 
     @property
     def size(self) -> int:
@@ -48,6 +55,16 @@ class Message:
         return self.content.summary
 
     # ------------------------------------------------------------------------------------------ reading
+
+    @property
+    def edits(self) -> Edits:
+        """What was changed so far."""
+        return self._edits
+
+    @property
+    def parsed_fields(self) -> list[Field] | None:
+        """The fields when somebody has asked for them."""
+        return self._fields
 
     @property
     def fields(self) -> list[Field]:
@@ -91,49 +108,54 @@ class Message:
 
     def add_header(self, name: str, value: str | bytes) -> None:
         """Append a field to the header."""
-        self._edits.append(HeaderEdit("add", _name(name), _checked(name, value)))
+        self._edits.header(HeaderEdit("add", _name(name), _checked(name, value)))
 
     def insert_header(self, name: str, value: str | bytes, index: int = 0) -> None:
         """Insert a field before the one at position ``index`` (0-based)."""
-        self._edits.append(HeaderEdit("insert", _name(name), _checked(name, value), index))
+        self._edits.header(HeaderEdit("insert", _name(name), _checked(name, value), index))
 
     def change_header(self, name: str, value: str | bytes, index: int = 0) -> None:
         """Replace the value of the field's occurrence ``index`` (0-based); add it when there is none."""
-        self._edits.append(HeaderEdit("change", _name(name), _checked(name, value), index))
+        self._edits.header(HeaderEdit("change", _name(name), _checked(name, value), index))
 
     def remove_header(self, name: str, index: int = 0) -> None:
         """Remove the field's occurrence ``index`` (0-based), when there is one."""
-        self._edits.append(HeaderEdit("remove", _name(name), b"", index))
+        self._edits.header(HeaderEdit("remove", _name(name), b"", index))
 
     def replace_body(self, body: bytes) -> None:
-        """Replace everything behind the blank line; line endings are CRLF."""
-        self._body = body
+        """Replace everything behind the blank line; a line ending that is not CRLF becomes one."""
+        if not isinstance(body, bytes):
+            raise TypeError(f"a body is bytes, not {type(body).__name__}")
+        if body.count(b"\n") != body.count(b"\r\n") or body.count(b"\r") != body.count(b"\r\n"):
+            body = _NEWLINE.sub(b"\r\n", body)
+        self._edits.replace_body(body)
 
-    @property
-    def is_edited(self) -> bool:
-        """Whether there is something for `write_edited` to do."""
-        return bool(self._edits) or self._body is not None
+    async def write_edited(self, sink: IContentSink, breathe: Callable[[], Awaitable[None]]) -> None:
+        """Write the message with its edits, in the order they were made.  Raises as the sink does.
 
-    def write_edited(self, sink: IContentSink) -> None:
-        """Write the message with its edits, in the order they were made.  Raises as the sink does."""
+        breathe: awaited between two chunks.
+        """
         header_size = self.summary.header_size
         beyond = max(0, header_size - MAX_HEADER_OCTETS)
         fields = list(self.fields)
-        for edit in self._edits:
+        body = self._edits.body
+        for edit in self._edits.headers:
             _apply(fields, edit)
         sink.write(b"".join(raw for _, raw in fields))
         if beyond == 0:
             sink.write(b"\r\n")
-        if self._body is not None and beyond == 0:
-            sink.write(self._body)
-            return
-        at, end = header_size - beyond, self.size if self._body is None else header_size
+        at, end = header_size - beyond, self.size if body is None else header_size
         while at < end:
             octets = self.content.read(at, min(CHUNK_OCTETS, end - at))
+            if not octets:
+                raise OSError("the content ends early")
             sink.write(octets)
             at += len(octets)
-        if self._body is not None:
-            sink.write(self._body)
+            await breathe()
+        if body is not None:
+            for at in range(0, len(body), CHUNK_OCTETS):
+                sink.write(body[at : at + CHUNK_OCTETS])
+                await breathe()
 
 
 class MessagePart:
@@ -225,8 +247,12 @@ def _name(name: bytes | str) -> bytes:
 
 
 def _checked(name: str, value: str | bytes) -> bytes:
-    """Return a value as octets, folded where it was text.  Raises ValueError for CR, LF and NUL.  RFC 5322 §2.2."""
-    if any(character in value for character in ("\r\n\0" if isinstance(value, str) else (b"\r", b"\n", b"\0"))):  # type: ignore[operator]
+    """Return a value as octets, folded where it was text.  RFC 5322 §2.2.
+
+    Octets may be folded already (CRLF, space or tab, something printable).  Raises ValueError for CR, LF and NUL otherwise.
+    """
+    bare = _FOLDED.sub(b" ", value) if isinstance(value, bytes) else value.encode("utf-8", "surrogateescape")
+    if b"\r" in bare or b"\n" in bare or b"\0" in bare:
         raise ValueError(f"a value of {name} cannot hold CR, LF or NUL")
     if isinstance(value, bytes):
         return value

@@ -9,7 +9,7 @@ authors' side of the same contract.
 from __future__ import annotations
 
 import msgspec
-from zope.interface import Interface
+from zope.interface import Attribute, Interface
 
 from livemail.mail.address import Path
 from livemail.mail.content import Content
@@ -56,9 +56,30 @@ class Quarantine(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
-Verdict = Continue | Accept | Reject | Defer | Discard | Quarantine
+class Skip(msgspec.Struct, frozen=True):
+    """No opinion, and no more chunks of this body: go on with the stage message.  At the stage body only."""
+
+
+Verdict = Continue | Accept | Reject | Defer | Discard | Quarantine | Skip
 
 CONTINUE = Continue()
+SKIP = Skip()
+
+
+class Record(msgspec.Struct, frozen=True):
+    """What one filter said at one stage.
+
+    seconds: how long it took.  is_failure: it came to no verdict of its own; ``verdict`` is what that means here.
+    count: how often it was asked (recipients, chunks of the body).  edits: what it changed, one word each.
+    """
+
+    filter: str
+    stage: str
+    verdict: Verdict
+    seconds: float
+    is_failure: bool = False
+    count: int = 1
+    edits: tuple[str, ...] = ()
 
 
 class ConnectionInfo(msgspec.Struct, frozen=True):
@@ -90,6 +111,8 @@ class Outcome(msgspec.Struct, frozen=True):
 
 class IFilterTransaction(Interface):
     """The chain's state for one connection; `mail` begins a mail transaction, `reset` ends it early."""
+
+    records = Attribute("sequence of Record: what the filters said in this mail transaction, in order")
 
     async def helo(name: str) -> Verdict:
         """EHLO, HELO or LHLO."""
@@ -129,7 +152,7 @@ class IFilterChain(Interface):
 class HeaderEdit(msgspec.Struct, frozen=True):
     """One edit of the header.  index: 0-based occurrence of the name for change and remove; position for insert.
 
-    value: unfolded octets, no CR or LF; empty for remove.
+    value: octets; CR and LF only as folding (CRLF before a space or tab); empty for remove.
     """
 
     action: str
@@ -143,3 +166,11 @@ class EnvelopeEdit(msgspec.Struct, frozen=True):
 
     action: str
     path: Path
+
+
+class IFilterPlugin(Interface):
+    """A filter's entry in a dropin (``twisted/plugins/*.py``): what ``use = "NAME"`` finds."""
+
+    name = Attribute("the NAME of ``use``: lower-case letters, digits, hyphens")
+    filter = Attribute("where the class is: ``dotted.path:Class``; imported when a configuration uses it")
+    description = Attribute("one line for ``livemail filter list``")

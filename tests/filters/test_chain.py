@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import msgspec
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.logger import formatEvent, globalLogPublisher
 
 from livemail.filters import (
+    BODY_CHUNK,
     CONTINUE,
+    SKIP,
     Accept,
     Defer,
     Discard,
@@ -94,7 +98,7 @@ def test_every_stage_is_asked_in_order_and_an_object_serves_one_transaction():
     assert values["connect"] == "192.168.1.1"
     assert (values["helo"], values["mail"]) == ("client.example", "client.example")
     assert (values["rcpt"], values["data"], values["headers"]) == (0, 1, "one")
-    assert values["message"] == ["mail", "rcpt", "data", "headers"]
+    assert values["message"] == ["connect", "helo", "mail", "rcpt", "data", "headers"]
 
 
 @pytest.mark.parametrize("stage", ["mail", "rcpt", "data", "headers", "message"])
@@ -377,3 +381,113 @@ def test_a_chain_says_what_it_lacks():
 
     with pytest.raises(ValueError, match="run_blocking"):
         FilterChain([FilterSpec("x", Blocking)], made.store, made.clock)
+
+
+# ---------------------------------------------------------------------------------------------------------- bodies, order
+
+
+def test_a_body_streams_in_chunks_behind_the_edits_of_earlier_filters():
+    log = []
+
+    class Sums(Filter):
+        async def headers(self, tx, message):
+            log.append(["headers", message.text("X-Before")])
+            return CONTINUE
+
+        async def body(self, tx, chunk):
+            log[-1].append(chunk)
+            return CONTINUE
+
+        async def message(self, tx, message):
+            log.append(["message"])
+            return CONTINUE
+
+    def before(tx, message):
+        message.add_header("X-Before", "yes")
+        message.replace_body(b"0123456789abcdef" * 12288 + b"\r\n")
+
+    reply, _ = send(at_message(before), Sums)
+    assert reply.startswith("250")
+    (_, header, *chunks), after = log
+    assert header == "yes"
+    assert after == ["message"]
+    assert [len(chunk) for chunk in chunks] == [BODY_CHUNK, BODY_CHUNK, BODY_CHUNK, 2]
+    assert b"".join(chunks) == b"0123456789abcdef" * 12288 + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "asked", "reply"), [(SKIP, ["body", "message"], "250"), (Reject(), ["body"], "550")]
+)
+def test_skip_leaves_out_the_rest_of_the_body_and_a_verdict_ends_it(answer, asked, reply):
+    log = []
+
+    class First(Filter):
+        async def body(self, tx, chunk):
+            log.append("body")
+            return answer
+
+        async def message(self, tx, message):
+            log.append("message")
+            return CONTINUE
+
+    made = rig(First)
+    assert made.connect().send(b"\r\n" + b"x" * 500 + b"\r\n" + (b"y" * 900 + b"\r\n") * 300).startswith(reply)
+    assert log == asked
+
+
+def test_a_large_body_lets_the_reactor_breathe():
+    class Slow(Filter):
+        async def body(self, tx, chunk):
+            began = time.perf_counter()
+            while time.perf_counter() - began < 0.012:
+                pass
+            return CONTINUE
+
+    made = rig(Slow)
+    client = made.connect()
+    turns = []
+    made.clock.callLater, later = (lambda *call: turns.append(call[0]) or later(*call)), made.clock.callLater
+    assert client.send(b"\r\n" + (b"y" * 900 + b"\r\n") * 800) == ""
+    made.clock.advance(0)
+    assert client.read().startswith("250")
+    assert turns.count(0) > 2
+
+
+def test_a_message_without_a_body_has_no_chunks_and_both_other_stages():
+    class Witness(Filter):
+        async def body(self, tx, chunk):
+            raise AssertionError
+
+        async def message(self, tx, message):
+            return Quarantine()
+
+    made = rig(Witness)
+    assert made.connect().send(b"Subject: x\r\n\r\n").startswith("250")
+    assert len(made.mail("Junk")) == 1
+
+
+def test_a_whole_body_has_one_time_limit():
+    class Slow(Filter):
+        async def body(self, tx, chunk):
+            await deferLater(made.clock, 3, lambda: None)
+            return CONTINUE
+
+    made = rig(FilterSpec("slow", Slow, timeout=7))
+    client = made.connect()
+    assert client.send(b"\r\n" + (b"y" * 900 + b"\r\n") * 300) == ""
+    for _ in range(100):
+        made.clock.advance(0.5)
+    assert client.read().startswith("451")
+
+
+def test_folded_values_are_allowed_and_a_body_gets_its_line_endings():
+    def edit(tx, message):
+        message.insert_header("X-Folded", b"one\r\n\ttwo")
+        message.replace_body(b"a\nb\rc\r\n")
+        for wrong in (b"a\r\n \r\nb", b"a\r\n", b"a\n\tb"):
+            with pytest.raises(ValueError, match="cannot hold"):
+                message.add_header("X-Wrong", wrong)
+
+    _, made = send(at_message(edit))
+    assert b"X-Folded: one\r\n\ttwo\r\n" in made.mail()[0]
+    assert made.mail()[0].endswith(b"\r\n\r\na\r\nb\r\nc\r\n")

@@ -1,0 +1,200 @@
+"""Whatever a filter does at whatever stage: nothing passes unfiltered, nothing is lost, the log names filter and line."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+from pathlib import Path as File
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.logger import formatEvent, globalLogPublisher
+
+from livemail.filters import CONTINUE, EditError, Filter, Path, Reject
+from livemail.filters.chain import FilterChain, FilterSpec
+from tests.filters.faults import STAGES, Misbehaving
+from tests.smtp.rig import Rig
+
+MAIL = b"Subject: one\r\n\r\nbody\r\n"
+
+FAULTS = File(__file__).with_name("faults.py")
+
+AT_ONCE = ("raise", "exit", "cancel", "eat", "nothing", "nonsense", "wrong_code", "wrong_enhanced", "edit_twice")
+IN_TIME = ("hang", "hang_for_ever")
+
+
+@pytest.fixture
+def events():
+    found = []
+    globalLogPublisher.addObserver(found.append)
+    yield found
+    globalLogPublisher.removeObserver(found.append)
+
+
+def spec(at, how, **more):
+    return FilterSpec("breaker", Misbehaving, Misbehaving.Config(at=at, how=how), timeout=5, **more)
+
+
+def send_through(rig):
+    """The whole dialogue, whatever is said; every reply in one text."""
+    client = rig.connect(helo=False)
+    said = client.greeting
+    for octets in (
+        b"", b"EHLO client.example\r\n", b"MAIL FROM:<a@b.example>\r\n", b"RCPT TO:<you@localhost>\r\n", b"DATA\r\n", MAIL + b".\r\n"
+    ):  # fmt: skip
+        if client.is_closed or (octets.startswith(b"Subject") and "354" not in said):
+            break
+        answer = client.feed(octets) if octets else said
+        if not answer:
+            rig.clock.advance(6)
+            answer = client.read()
+        said += answer
+    return said
+
+
+def logged(events):
+    return [text for event in events if "failed at" in (text := formatEvent(event) or "")]
+
+
+@pytest.mark.parametrize("how", [*AT_ONCE, *IN_TIME])
+@pytest.mark.parametrize("at", STAGES)
+def test_a_failure_at_any_stage_defers_and_is_named_with_its_line(at, how, events):
+    rig = Rig(filters=[spec(at, how)])
+    said = send_through(rig)
+    assert re.search(r"^4[25]1 4\.3\.0 The message could not be checked", said, re.MULTILINE), said
+    assert "250 2.0.0 Ok: taken" not in said
+    assert not rig.mail()
+    (line, *_) = logged(events)
+    assert re.search(rf"filter breaker failed at {at}, faults\.py:\d+: ", line), line
+
+
+@pytest.mark.parametrize("how", [*AT_ONCE, *IN_TIME])
+@pytest.mark.parametrize("at", STAGES)
+def test_a_failure_that_is_to_be_skipped_lets_the_message_pass_as_it_was(at, how, events):
+    rig = Rig(filters=[spec(at, how, on_failure="skip")])
+    said = send_through(rig)
+    assert "250 2.0.0 Ok: taken" in said
+    (stored,) = rig.mail()
+    assert stored.endswith(MAIL)
+    assert stored.startswith(b"Return-Path: <a@b.example>\r\n")
+    assert logged(events)
+
+
+@pytest.mark.parametrize("at", ["connect", "helo", "mail", "rcpt", "data", "headers", "message"])
+def test_skip_is_nonsense_everywhere_but_at_body(at, events):
+    assert "taken" not in send_through(Rig(filters=[spec(at, "skip")]))
+    assert "which is for the stage body" in logged(events)[0]
+
+
+def test_a_raise_is_named_with_the_line_that_raised(events):
+    send_through(Rig(filters=[spec("message", "raise")]))
+    source = FAULTS.read_text().splitlines()
+    number = next(n for n, line in enumerate(source, 1) if 'ZeroDivisionError("here")' in line)
+    assert f"faults.py:{number}: ZeroDivisionError: here" in logged(events)[0]
+
+
+def test_a_filter_that_failed_for_one_recipient_is_not_passed_by_at_the_message():
+    class Fussy(Filter):
+        async def rcpt(self, tx, recipient):
+            if "me@" in str(recipient.path):
+                raise ValueError
+            return CONTINUE
+
+        async def message(self, tx, message):
+            return CONTINUE
+
+    rig = Rig(filters=[FilterSpec("fussy", Fussy)])
+    client = rig.connect()
+    client.begin("you@localhost")
+    assert client.say("RCPT TO:<me@localhost>").startswith("451")
+    assert client.say("DATA").startswith("354")
+    assert client.feed(MAIL + b".\r\n").startswith("451")
+    assert not rig.mail()
+
+
+def test_an_edit_after_the_verdict_defers_while_the_message_is_still_here(events):
+    kept = []
+
+    class Late(Filter):
+        async def message(self, tx, message):
+            kept.append((tx, message))
+            return CONTINUE
+
+    class Next(Filter):
+        async def message(self, tx, message):
+            for late in (lambda: kept[0][0].change_reverse_path(Path.null), lambda: kept[0][1].add_header("X", "y")):
+                with pytest.raises(EditError):
+                    late()
+            return CONTINUE
+
+    for on_failure, reply in (("defer", "451"), ("skip", "250")):
+        kept.clear()
+        rig = Rig(filters=[FilterSpec("late", Late, on_failure=on_failure), FilterSpec("next", Next)])
+        assert rig.connect().send(MAIL).startswith(reply)
+        assert [b"X: y" in mail for mail in rig.mail()] == ([] if reply == "451" else [False])
+        assert "late failed at message" in logged(events)[-1]
+        with pytest.raises(EditError):
+            kept[0][1].replace_body(b"too late")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda tx, message: message.replace_body(b"x"),
+        lambda tx, message: tx.change_reverse_path(Path.null),
+        lambda tx, message: tx.remove_recipient(tx.recipients[0].path),
+    ],
+)
+def test_an_edit_made_twice_is_a_failure_even_when_the_filter_swallows_it(edit):
+    class Twice(Filter):
+        async def message(self, tx, message):
+            edit(tx, message)
+            with contextlib.suppress(EditError):
+                edit(tx, message)
+            return CONTINUE
+
+    rig = Rig(filters=[FilterSpec("twice", Twice)])
+    assert rig.connect().send(MAIL).startswith("451")
+    assert not rig.mail()
+
+
+@pytest.mark.parametrize("at", STAGES)
+def test_a_thread_that_hangs_is_left_behind_and_what_it_does_later_changes_nothing(at, events):
+    class Blocking(Misbehaving):
+        blocking = True
+
+        async def _hang(self, tx, given):
+            release.wait(10)
+            try:
+                tx.change_reverse_path(Path.null)
+            except EditError as error:
+                refused.append(str(error))
+            return Reject()
+
+    release, refused, threads = threading.Event(), [], []
+
+    rig = Rig()
+    breaker = FilterSpec("breaker", Blocking, Blocking.Config(at=at, how="hang"), timeout=5)
+
+    def elsewhere(function, *arguments):
+        answer = Deferred()
+        box = []
+        thread = threading.Thread(target=lambda: box.append(function(*arguments)))
+        threads.append(thread)
+        thread.start()
+        thread.join(0.3)  # long enough for every stage but the one that waits for us
+        if box:
+            answer.callback(box[0])
+        return answer
+
+    rig.chain = FilterChain([breaker], rig.store, rig.clock, elsewhere)
+
+    said = send_through(rig)
+    release.set()
+    for thread in threads:
+        thread.join(5)
+    assert re.search(r"^4[25]1 4\.3\.0", said, re.MULTILINE), said
+    assert not rig.mail()
+    assert re.search(rf"breaker failed at {at}, test_failures\.py:\d+: .*no verdict", logged(events)[0]), logged(events)
+    assert refused
