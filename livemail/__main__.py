@@ -2,6 +2,7 @@
 
     livemail [--data DIR] [--config FILE] [--json] account add|list|show|password|remove
                                                    store check
+                                                   message explain
                                                    config show|check
                                                    ca show|path
                                                    run
@@ -27,7 +28,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from livemail import __version__
-from livemail.admin import command, control
+from livemail.admin import command, control, message_words
+from livemail.admin.explain import Explain
 from livemail.admin.operations import (
     EX_NO_PERMISSION,
     EX_NO_STORE,
@@ -60,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument("--version", action="version", version=f"livemail {__version__}")
     subparsers = words.add_subparsers(metavar="WORD", required=True)
     command.add_words(subparsers)
+    message_words.add_words(subparsers)
     config = subparsers.add_parser("config", help="show or check the configuration").add_subparsers(
         metavar="VERB", required=True
     )
@@ -137,6 +140,7 @@ class Target:
             try:
                 passwords = Passwords(threads.blocking, self._config.auth)
                 operations = Operations(store, self._config.domains, passwords.hash)
+                operations.add("message.explain", Explain(store))
                 return threads.wait(operations.perform(operation, arguments, progress))
             finally:
                 threads.wait(store.close())

@@ -35,6 +35,7 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from livemail.admin import control, first_run
+from livemail.admin.explain import Explain
 from livemail.admin.operations import Operations, Refused
 from livemail.auth.authenticator import Authenticator
 from livemail.auth.cache import VerifiedCache
@@ -160,7 +161,9 @@ def wire(config: Config, reactor: Any, store: IMailStore, threads: Threads, send
     build = {service: smtp(service) for service in ("smtp", "submission", "submissions", "lmtp")}
     build |= {service: imap(service) for service in ("imap", "imaps")}
     build |= {service: pop3(service) for service in ("pop3", "pop3s")}
-    return Parts(build, Operations(store, config.domains, passwords.hash), resolver, routing, filters)
+    operations = Operations(store, config.domains, passwords.hash)
+    operations.add("message.explain", Explain(store))
+    return Parts(build, operations, resolver, routing, filters)
 
 
 def wire_routing(config: Config, reactor: Any, hostname: str) -> tuple[Resolver, Routing]:
@@ -209,6 +212,7 @@ class MailServer(MultiService):
         self._parts: Parts | None = None
         self._sender_keys: Sequence[bytes] = ()
         self._filters: FilterSet | None = None
+        self._stories: Any = None
         self._factories: list[ConnectionFactory] = []
         self._ports: list[Any] = []
         self._alarm = StallAlarm(reactor, config.net.stall_time) if config.net.stall_time else None
@@ -372,7 +376,14 @@ class MailServer(MultiService):
             )
         return possible
 
+    def _keep_stories(self) -> None:
+        """Once a second: what was refused is kept too, when nothing else is committed."""
+        if self._store is not None:
+            self._store.flush_stories()
+            self._stories = self._reactor.callLater(1.0, self._keep_stories)
+
     def _announce(self) -> None:
+        self._keep_stories()
         if self._alarm is not None:
             self._alarm.start()
         if self._takes_signals:
@@ -462,6 +473,8 @@ class MailServer(MultiService):
         await DeferredList([port.stopListening() for port in self._ports if port is not None], consumeErrors=True)
         self._ports.clear()
         await self._drain()
+        if self._stories is not None and self._stories.active():
+            self._stories.cancel()
         if self._filters is not None:
             await self._filters.stop()
         if self._store is not None:

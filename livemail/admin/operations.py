@@ -98,6 +98,10 @@ class Operations:
             "store.check": self._check,
         }
 
+    def add(self, operation: str, function: Callable[[Mapping[str, Any], Progress], Awaitable[Any]]) -> None:
+        """Offer one more operation."""
+        self._table[operation] = function
+
     async def perform(self, operation: str, arguments: Mapping[str, Any], progress: Progress) -> Any:
         """Do one operation.  Raises Refused, and nothing else that is not a bug."""
         function = self._table.get(operation)

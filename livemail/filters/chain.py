@@ -10,9 +10,10 @@ where the configuration says ``skip``.  A failure in the middle of an edit can t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from time import perf_counter
-from typing import Any, Final
+from types import CoroutineType
+from typing import Any, Final, cast
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred
@@ -25,7 +26,7 @@ from livemail.filters.asking import FilterTimeout, Gone, InThread, checked, fini
 from livemail.filters.author import BODY_CHUNK, Filter, Server, Transaction, TransactionState
 from livemail.filters.edits import Edits
 from livemail.filters.message import Message
-from livemail.filters.plan import CONTENT_STAGES, EMPTY, STAGES, FilterSpec, Loaded, Plan
+from livemail.filters.plan import EMPTY, STAGES, FilterSpec, Loaded, Plan
 from livemail.filters.shadow import Decisions
 from livemail.interfaces.directory import LocalAccount
 from livemail.interfaces.filter import (
@@ -242,7 +243,7 @@ class ChainTransaction:
         self._turn = perf_counter()
         try:
             for at in plan.content:
-                if not self._is_wanted(at, "message", None):
+                if plan.filters[at].is_scoped and not self._is_wanted(at, "message", None):
                     continue
                 edits = Edits()
                 noted.append((at, edits))
@@ -283,10 +284,9 @@ class ChainTransaction:
         asked.tx.begin_edits(edits)
         answer: Verdict = CONTINUE
         before = len(self.state.records)
-        for stage in CONTENT_STAGES:
-            if not spec.overrides(stage):
-                continue
-            answer = await (self._body(at, view) if stage == "body" else self._run(at, stage, (view,)))
+        for stage in self.plan.filters[at].content_stages:
+            found = self._body(at, view) if stage == "body" else self._run(at, stage, (view,))
+            answer = await found if isinstance(found, CoroutineType) else cast(Verdict, found)
             if edits.fault and not asked.is_broken:
                 answer = self._failure(at, stage, edits.fault, 0.0)
             if asked.is_broken or (answer is not CONTINUE and not isinstance(answer, Continue)):
@@ -321,7 +321,8 @@ class ChainTransaction:
                 raise OSError("the content ends early")
             offset += len(chunk)
             began = clock.seconds()
-            verdict = await self._run(at, "body", (chunk,), left=left)
+            found = self._run(at, "body", (chunk,), left)
+            verdict = await found if isinstance(found, CoroutineType) else cast(Verdict, found)
             left -= clock.seconds() - began
             if self._asked[at].is_broken or (verdict is not CONTINUE and not isinstance(verdict, Continue)):
                 break
@@ -380,9 +381,12 @@ class ChainTransaction:
         if not positions or self._settled:
             return verdict
         for at in positions:
-            if not self._is_wanted(at, stage, arguments[0] if stage == "rcpt" else None, accounts):
+            if self.plan.filters[at].is_scoped and not self._is_wanted(
+                at, stage, arguments[0] if stage == "rcpt" else None, accounts
+            ):
                 continue
-            answer = await self._run(at, stage, arguments)
+            found = self._run(at, stage, arguments)
+            answer = await found if isinstance(found, CoroutineType) else cast(Verdict, found)
             if answer is CONTINUE:
                 continue
             if self.plan.filters[at].spec.shadow:
@@ -395,8 +399,6 @@ class ChainTransaction:
 
     def _is_wanted(self, at: int, stage: str, recipient: Recipient | None, accounts: set[str] | None = None) -> bool:
         loaded = self.plan.filters[at]
-        if not loaded.is_scoped:
-            return True
         concerned = [recipient] if recipient is not None else self.state.recipients
         domains = {each.path.address.domain.lower() for each in concerned if each.path.address is not None}
         return loaded.has_scope(stage, self._connection, domains, self.state.accounts if accounts is None else accounts)
@@ -409,34 +411,51 @@ class ChainTransaction:
             asked = self._asked[at] = Asked(self.plan.filters[at].make(), Transaction(self.state))
         return asked
 
-    async def _run(self, at: int, stage: str, arguments: tuple[Any, ...], *, left: float | None = None) -> Verdict:
-        """Ask one filter one thing and record it; what a failure means is the answer then."""
+    def _run(
+        self, at: int, stage: str, arguments: tuple[Any, ...], left: float | None = None
+    ) -> Verdict | Coroutine[Any, Any, Verdict]:
+        """Ask one filter one thing and record it; what a failure means is the answer then.
+
+        Returns the verdict at once, or what is to be awaited for it where the filter waits for something.
+        """
         loaded = self.plan.filters[at]
         started = perf_counter()
         try:
-            asked = self._asked.get(at) or self._object(at)
-            if asked.is_broken:
+            asked = self._asked.get(at)
+            if asked is None:
+                asked = self._object(at)
+            elif asked.is_broken:
                 return asked.broken
             coroutine = getattr(asked.filter, stage)(asked.tx, *arguments)
-            if loaded.spec.filter.blocking and loaded.worker is None:
-                verdict = await self._in_thread(loaded, stage, coroutine, left)
-            else:
-                awaited = coroutine.send(None)
-                verdict = await self._rest(loaded, stage, coroutine, awaited, left)
+            if loaded.in_thread:
+                return self._later(at, stage, self._in_thread(loaded, stage, coroutine, left), started)
+            awaited = coroutine.send(None)
         except StopIteration as stop:
-            verdict = stop.value
+            return self._came_to(at, stage, stop.value, started)
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            return self._failure(at, stage, error, perf_counter() - started)
+        return self._later(at, stage, self._rest(loaded, stage, coroutine, awaited, left), started)
+
+    async def _later(self, at: int, stage: str, rest: Coroutine[Any, Any, Any], started: float) -> Verdict:
+        try:
+            verdict = await rest
         except Gone:
             raise CancelledError from None
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise
             return self._failure(at, stage, error, perf_counter() - started)
+        return self._came_to(at, stage, verdict, started)
+
+    def _came_to(self, at: int, stage: str, verdict: Any, started: float) -> Verdict:
         if verdict is not CONTINUE:
             try:
                 verdict = checked(verdict, stage)
             except Exception as error:
                 return self._failure(at, stage, error, perf_counter() - started)
-        self._record(at, loaded.spec, stage, verdict, perf_counter() - started)
+        self._record(at, self.plan.filters[at].spec, stage, verdict, perf_counter() - started)
         answer: Verdict = verdict
         return answer
 
@@ -484,23 +503,23 @@ class ChainTransaction:
             if meaning is not CONTINUE
             else "passed without it",
         )
-        self.state.records.append(Record(_shown_name(spec), stage, meaning, seconds, is_failure=True))
+        self.state.records.append(Record(self.plan.filters[at].shown_name, stage, meaning, seconds, is_failure=True))
         return meaning
 
     def _record(self, at: int, spec: FilterSpec, stage: str, verdict: Verdict, seconds: float) -> None:
         records = self.state.records
-        if stage in {"rcpt", "body"} and verdict is CONTINUE:
+        if verdict is CONTINUE and (stage == "rcpt" or stage == "body"):  # noqa: PLR1714 - the cheaper way to say it
             # A thousand recipients or chunks are one record.
             for position in range(len(records) - 1, -1, -1):
                 last = records[position]
                 if last.stage != stage:
                     break
-                if last.filter == _shown_name(spec) and last.verdict is CONTINUE and not last.is_failure:
+                if last.filter == self.plan.filters[at].shown_name and last.verdict is CONTINUE and not last.is_failure:
                     records[position] = Record(
                         last.filter, stage, verdict, last.seconds + seconds, False, last.count + 1, ()
                     )
                     return
-        records.append(Record(_shown_name(spec), stage, verdict, seconds))
+        records.append(Record(self.plan.filters[at].shown_name, stage, verdict, seconds))
         if verdict is CONTINUE or isinstance(verdict, Continue | Skip):
             return
         if self._decisions is not None:
@@ -568,7 +587,3 @@ class ChainTransaction:
                 live="; ".join(live)[:1000] or "nothing",
                 shadow="; ".join(shadow)[:1000] or "nothing",
             )
-
-
-def _shown_name(spec: FilterSpec) -> str:
-    return f"{spec.name} (shadow)" if spec.shadow else spec.name

@@ -64,8 +64,9 @@ class Loaded:
         self.server = server
         self.config = spec.config if spec.config is not None else spec.filter.Config()
         self.is_scoped = bool(spec.domains or spec.accounts)
-        # Run where nothing has to be waited for: the common case is one call and no more.
-        self.is_plain = not spec.filter.blocking and spec.isolation == "none" and not spec.shadow and not self.is_scoped
+        self.in_thread = spec.filter.blocking and spec.isolation == "none"
+        self.content_stages = tuple(stage for stage in CONTENT_STAGES if spec.overrides(stage))
+        self.shown_name = f"{spec.name} (shadow)" if spec.shadow else spec.name
         self.compared = 0
         self.differed = 0
         self._users = 0

@@ -18,6 +18,7 @@ from typing import Protocol
 import msgspec
 from zope.interface import Attribute, Interface
 
+from livemail.interfaces.story import KeptStory
 from livemail.mail.changes import Change
 from livemail.mail.content import Content
 from livemail.mail.errors import MailError
@@ -369,6 +370,22 @@ class IMailStore(Interface):
         A delivery that is refused (no such account, over quota) fails alone; StorageFull, StorageFailed and Overloaded
         are raised and nothing was filed.
         """
+
+    def note(transaction: str, story: bytes, digest: bytes = b"") -> None:
+        """Keep a story (`livemail.interfaces.story`) with the next commit; a later one of the same transaction replaces it.
+
+        digest: of the content that is about to be filed or queued: the story goes into the commit that does so.  Bounded by
+        `StorageSettings.story_rows`; never raises.
+        """
+
+    def flush_stories() -> None:
+        """Commit the stories that wait, when no other commit has taken them along.  Call it every second or so."""
+
+    async def story(transaction: str) -> KeptStory | None:
+        """One transaction's story, those that wait included."""
+
+    async def find_stories(text: bytes, limit: int, progress: Progress | None = None) -> Sequence[KeptStory]:
+        """Stories that contain some octets (a Message-ID, an address), the latest first, at most ``limit``."""
 
     async def account_named(name: str) -> AccountRecord | None:
         """Look up a canonical login."""

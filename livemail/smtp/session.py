@@ -22,6 +22,7 @@ from livemail.smtp import grammar, replies, trace
 from livemail.smtp.authentication import Authentication
 from livemail.smtp.site import Site
 from livemail.smtp.state import TABLE, State, refusal_text
+from livemail.smtp.story import Teller
 from livemail.smtp.transaction import InternalError, MailTransaction, Results, common_result
 from livemail.smtp.wire import Wire
 
@@ -295,7 +296,8 @@ class Session:
         assert self._filters is not None
         self._messages += 1
         id_ = f"{self.link.session_id}.{self._messages}"
-        self.transaction = MailTransaction(self.site, self._filters, delivery, reverse_path, id_)
+        teller = Teller(self.site.store, id_, self.site.now(), self.connection_info, self.helo)
+        self.transaction = MailTransaction(self.site, self._filters, delivery, reverse_path, teller)
         try:
             self.transaction.apply(await self._filters.mail(reverse_path))
         except BaseException:

@@ -31,6 +31,7 @@ from livemail.mail.content import Content
 from livemail.mail.envelope import Envelope, Recipient, ReversePath
 from livemail.mail.errors import MailError, TooBig
 from livemail.smtp.site import Site
+from livemail.smtp.story import Teller
 
 Results = list[MailError | None]
 
@@ -63,6 +64,7 @@ class MailTransaction:
         "_limit",
         "_sink",
         "_site",
+        "_teller",
         "envelope",
         "id",
         "size",
@@ -74,9 +76,11 @@ class MailTransaction:
         filters: IFilterTransaction,
         delivery: IDeliveryTransaction,
         reverse_path: ReversePath,
-        id: str,  # noqa: A002
+        teller: Teller,
     ) -> None:
-        self.id = id
+        """teller: knows the transaction's id, and who hands it in."""
+        self.id = teller.transaction
+        self._teller = teller
         self.envelope = Envelope(reverse_path, [])
         self.size = 0
         self._site = site
@@ -105,14 +109,20 @@ class MailTransaction:
         else:
             error = verdict_error(verdict)
             assert error is not None
+            self._teller.error = error
             raise error
 
     async def add_recipient(self, recipient: Recipient) -> None:
         """RCPT.  Raises MailError; the transaction goes on without this recipient then."""
         if len(self.envelope.recipients) >= self._site.settings.max_recipients:
             raise MailError("Too many recipients", code=452, enhanced="4.5.3")
-        await self._delivery.add_recipient(recipient)
-        self.apply(await self._filters.rcpt(recipient))
+        try:
+            await self._delivery.add_recipient(recipient)
+            self.apply(await self._filters.rcpt(recipient))
+        except MailError as error:
+            self._teller.error = None  # his alone
+            self._teller.refused(recipient, error)
+            raise
         self.envelope.recipients.append(recipient)
 
     async def begin_content(self, received: bytes) -> None:
@@ -156,23 +166,37 @@ class MailTransaction:
         recipients = list(self.envelope.recipients)
         if self._head:
             self.take(b"")
-        if self._error is not None or self._sink is None:
-            return [self._error] * len(recipients)
-        try:
-            content = await self._sink.finish()
-            return await self._deliver(content, recipients, refuse_bare_newlines=refuse_bare_newlines)
-        except MailError as error:
-            self._error = error
-        except CancelledError:
-            raise
-        except Exception:
-            self.log.failure("{message}: not delivered", message=self.id)
-            self._error = InternalError()
-        return [self._error] * len(recipients)
+        results: Results = [self._error] * len(recipients)
+        if self._error is None and self._sink is not None:
+            try:
+                content = await self._sink.finish()
+                results = await self._deliver(content, recipients, refuse_bare_newlines=refuse_bare_newlines)
+            except MailError as error:
+                self._error = error
+            except CancelledError:
+                raise
+            except Exception:
+                self.log.failure("{message}: not delivered", message=self.id)
+                self._error = InternalError()
+            if self._error is not None:
+                results = [self._error] * len(recipients)
+        worst = common_result(results)
+        if worst is not None or self._is_discarded:
+            self._teller.ended(
+                self.envelope,
+                self._filters.records,
+                size=self.size,
+                results=results,
+                error=worst,
+                is_discarded=self._is_discarded,
+                is_junk=self._is_junk,
+            )
+        return results
 
     async def _deliver(self, content: Content, recipients: list[Recipient], *, refuse_bare_newlines: bool) -> Results:
         try:
             summary = content.summary
+            self._teller.sees(content)
             if refuse_bare_newlines and summary.has_bare_newline:
                 raise MailError("Message contains bare CR or LF; lines end with CRLF", code=550, enhanced="5.6.0")
             # One Received field is ours.
@@ -184,6 +208,7 @@ class MailTransaction:
             final = outcome.envelope
             if self._is_discarded or not final.recipients:
                 return [None] * len(recipients)
+            self._teller.committing(content, final, self._filters.records, is_junk=self._is_junk)
             results = await self._delivery.commit(content, final, junk=self._is_junk)
         finally:
             content.close()
@@ -198,6 +223,7 @@ class MailTransaction:
         if self._sink is not None:
             self._sink.abort()
             self._sink = None
+        self._teller.close(self.envelope, self._filters.records, self.size)
         self._delivery.abort()
 
 

@@ -27,6 +27,7 @@ class StorageSettings(Settings, frozen=True):
     server's, which saves some 35 MiB and costs about half of the rate.  default: where accounts without a table of their own or
     their domain's have their messages.  maildir: template of Maildirs' folders, "" for maildir/{domain}/{local}; a
     relative one counts from the data folder.
+    story_rows, story_time: mail transactions whose story is kept, at most so many and at most for so long.
     """
 
     message_size_limit: Count = 256 * MIB
@@ -44,6 +45,8 @@ class StorageSettings(Settings, frozen=True):
     max_queued: Count = 4096
     max_queued_octets: Count = 64 * MIB
     writer: Literal["process", "thread"] = "process"
+    story_rows: Count = 1_000_000
+    story_time: float = 30 * 86400.0
     default: Kind = "lmdb"
     maildir: str = ""
 

@@ -28,6 +28,7 @@ from livemail.interfaces.storage import (
     MailboxList,
     Selected,
 )
+from livemail.interfaces.story import KeptStory
 from livemail.mail.errors import CannotCalculate, NoSuchAccount, NoSuchMailbox, StorageFailed
 from livemail.mail.flags import SEEN
 from livemail.mail.ids import UID, AccountId, MailboxId, ModSeq, UIDSet
@@ -62,6 +63,7 @@ from livemail.storage.lmdb.rows import Transaction, Walk, first_of_runs, interse
 from livemail.storage.lmdb.schema import Environment, Tables
 from livemail.storage.lmdb.segments import Location, SegmentGone, SegmentReader
 from livemail.storage.maildir.reading import FileGone, MaildirReader
+from livemail.storage.stories import unpack_kept
 
 BATCH_ROWS = 1000
 BATCH_ROWS_WITH_CONTENTS = 200
@@ -114,6 +116,12 @@ class Reader:
         if row is None:
             raise NoSuchAccount
         return unpack_account(row)
+
+    def story(self, key: bytes) -> KeptStory | None:
+        """Return one transaction's story."""
+        with self._environment.begin() as txn:
+            row = txn.get(key, db=self._tables.story)
+        return unpack_kept(row) if row is not None else None
 
     def account_named(self, name: str) -> AccountRecord | None:
         """Return an account by its login."""

@@ -20,6 +20,7 @@ Values are little-endian, because CPython's struct swaps byte by byte when the o
     blob     digest            `BLOB`
     seg      segment u32       `SEGMENT`
     mroot file fbase mdir      of accounts in a Maildir: `livemail.storage.maildir.records`
+    story    transaction id    `livemail.storage.stories`: the oldest go when they are too many or too old
 
 msg and cache have the same keys, so that a FETCH walks two cursors side by side and compares nothing.
 """
@@ -39,7 +40,7 @@ from livemail.interfaces.storage import AccountRecord
 
 FORMAT: Final = 1
 
-TABLES: Final = ["meta", "user", "acct", "acnt", "mbox", "mcnt", "mname", "sub", "msg", "cache", "msgid", "change", "expunge", "blob", "seg", "mroot", "file", "fbase", "mdir"]  # fmt: skip
+TABLES: Final = ["meta", "user", "acct", "acnt", "mbox", "mcnt", "mname", "sub", "msg", "cache", "msgid", "change", "expunge", "blob", "seg", "mroot", "file", "fbase", "mdir", "story"]  # fmt: skip
 
 U32: Final = Struct(">I")
 U64: Final = Struct(">Q")

@@ -42,6 +42,7 @@ class Tables(NamedTuple):
     file: Any
     fbase: Any
     mdir: Any
+    story: Any
 
 
 def open_environment(folder: Path, settings: StorageSettings) -> tuple[Environment, Tables]:

@@ -19,6 +19,7 @@ from livemail.interfaces.storage import (
     Progress,
     Report,
 )
+from livemail.interfaces.story import KeptStory
 from livemail.mail.content import Content
 from livemail.mail.errors import MailError, StorageFailed
 from livemail.mail.ids import AccountId
@@ -35,6 +36,7 @@ from livemail.storage.lmdb.reader import Reader
 from livemail.storage.lmdb.recovery import recover_tail
 from livemail.storage.lmdb.schema import open_environment
 from livemail.storage.lmdb.segments import SegmentReader, Tail
+from livemail.storage.lmdb.stories import StorySearch
 from livemail.storage.lmdb.writer import CallFromThread, ICommitter, Request, Writer
 from livemail.storage.lmdb.writer_process import Begin, RemoteCommitter
 from livemail.storage.maildir.account import MaildirAccount
@@ -214,6 +216,35 @@ class LMDBStore:
         )
         return results
 
+    def note(self, transaction: str, story: bytes, digest: bytes = b"") -> None:
+        """Keep a story with the next commit."""
+        self._writer.stories.add(transaction.encode(), digest, story)
+
+    def flush_stories(self) -> None:
+        """Commit the stories that wait."""
+        self._writer.flush_stories()
+
+    async def story(self, transaction: str) -> KeptStory | None:
+        """One transaction's story."""
+        waiting = self._writer.stories.get(transaction.encode())
+        return waiting or self.reader.story(transaction.encode())
+
+    async def find_stories(self, text: bytes, limit: int, progress: Progress | None = None) -> Sequence[KeptStory]:
+        """Stories that contain some octets, the latest first."""
+        found = self._writer.stories.find(text)[:limit]
+        search = StorySearch(self._environment, self._tables, text)
+        while len(found) < limit and not search.is_done:
+            if not self._is_open:
+                raise StorageFailed(reason="the store is closed")
+            self._checks += 1
+            try:
+                found += (await self._run_blocking(search.step))[: limit - len(found)]
+            finally:
+                self._leave()
+            if progress is not None:
+                progress(search.seen, search.total, "stories")
+        return found
+
     async def account_named(self, name: str) -> AccountRecord | None:
         """Look up a canonical login."""
         return self.reader.account_named(name)
@@ -260,9 +291,13 @@ class LMDBStore:
             raise StorageFailed(reason="the store was closed during the check")
         finally:
             check.close()
-            self._checks -= 1
-            if not self._checks and self._when_idle is not None:
-                self._when_idle.callback(None)
+            self._leave()
+
+    def _leave(self) -> None:
+        """A thread has let go of the index."""
+        self._checks -= 1
+        if not self._checks and self._when_idle is not None:
+            self._when_idle.callback(None)
 
     async def close(self) -> None:
         """Finish what was accepted, then release files and threads."""

@@ -20,7 +20,7 @@ one-shot commands have it, livemail.app's switch interval of half a millisecond 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Protocol
@@ -35,8 +35,10 @@ from livemail.mail.errors import Overloaded, StorageFailed
 from livemail.storage.failpoints import failpoint
 from livemail.storage.lmdb.committer import Answer, Work
 from livemail.storage.lmdb.operations.group import Event, Operation
+from livemail.storage.lmdb.operations.stories import KeepStories
 from livemail.storage.settings import StorageSettings
 from livemail.storage.spool import SpooledContent
+from livemail.storage.stories import Pending
 
 MAX_GROUP_REQUESTS = 256
 MAX_GROUP_OCTETS = 16 * 1024 * 1024
@@ -130,6 +132,7 @@ class Writer:
         self._queued = 0
         self._queued_octets = 0
         self._failure = ""
+        self.stories = Pending()
         self._closed: Deferred[None] | None = None
         self._thread = Thread(target=self._loop, name="livemail-writer", daemon=True)
         self._thread.start()
@@ -178,12 +181,36 @@ class Writer:
                 batch.append(request)
                 octets += request.octets
             del self._gathered[: len(batch)]
+            if self.stories:
+                batch += self._stories(content for request in batch for content in request.contents)
             self._in_flight += 1
             self._queue.put(Group(batch))
+
+    def _stories(self, contents: Iterable[Content]) -> list[Request]:
+        """Return the request that keeps the stories which go with these contents, behind those that bring them."""
+        rows = self.stories.take(contents)
+        if not rows:
+            return []
+        self._queued += 1
+        keeping = Request(KeepStories(rows), None, (), frees=False)
+        # A story that cannot be kept is no reason for anything; the disk's own trouble is told by the messages.
+        keeping.deferred.addErrback(lambda _: None)
+        return [keeping]
+
+    def flush_stories(self) -> None:
+        """Commit the stories that wait, if nothing else takes them along."""
+        self.stories.age()
+        if self.stories and not self._gathered and not self._failure and self._closed is None:
+            for keeping in self._stories(()):
+                self._queued -= 1
+                self.submit(keeping)
 
     def close(self) -> Deferred[None]:
         """Finish what is queued; the Deferred fires when the thread has ended."""
         if self._closed is None:
+            self.stories.age()
+            self.stories.age()
+            self.flush_stories()
             self._closed = Deferred()
             self._hand_over()
             self._queue.put(None)

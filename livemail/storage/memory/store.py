@@ -24,6 +24,7 @@ from livemail.interfaces.storage import (
     Progress,
     Report,
 )
+from livemail.interfaces.story import KeptStory, StoryPlace
 from livemail.mail.changes import AccountRemoved
 from livemail.mail.content import Content
 from livemail.mail.errors import AccountExists, MailError, NoSuchAccount, StorageFailed, TooBig
@@ -31,6 +32,7 @@ from livemail.mail.ids import AccountId
 from livemail.storage.memory.account import MemoryAccount
 from livemail.storage.memory.content import DIGEST_OCTETS, Body, MemorySink
 from livemail.storage.memory.state import AccountState
+from livemail.storage.memory.stories import Stories
 from livemail.storage.settings import StorageSettings
 
 
@@ -46,6 +48,7 @@ class MemoryStore:
     def __init__(self, *, now: Now = time.time, settings: StorageSettings | None = None) -> None:
         self._now = now
         self._settings = settings or StorageSettings()
+        self._stories = Stories(self._settings.story_rows)
         self._key = os.urandom(32)
         self._is_open = True
         self._by_id: dict[AccountId, AccountState] = {}
@@ -91,7 +94,30 @@ class MemoryStore:
     async def deliver(self, batch: Sequence[Delivery]) -> Sequence[Delivered | MailError]:
         """File every delivery; one that is refused fails alone."""
         self.check_open()
-        return [self._deliver(delivery) for delivery in batch]
+        results = [self._deliver(delivery) for delivery in batch]
+        places: dict[bytes, list[StoryPlace]] = {}
+        for delivery, result in zip(batch, results, strict=True):
+            if isinstance(result, Delivered):
+                place = StoryPlace(result.account, result.mailbox, result.uid)
+                places.setdefault(delivery.content.digest, []).append(place)
+        for digest, filed in places.items():
+            self._stories.filed(digest, filed)
+        return results
+
+    def note(self, transaction: str, story: bytes, digest: bytes = b"") -> None:
+        """Keep a story."""
+        self._stories.note(transaction, story, digest)
+
+    def flush_stories(self) -> None:
+        """Nothing waits here."""
+
+    async def story(self, transaction: str) -> KeptStory | None:
+        """One transaction's story."""
+        return self._stories.get(transaction)
+
+    async def find_stories(self, text: bytes, limit: int, progress: Progress | None = None) -> Sequence[KeptStory]:
+        """Stories that contain some octets, the latest first."""
+        return self._stories.find(text, limit)
 
     def _deliver(self, delivery: Delivery) -> Delivered | MailError:
         state = self._by_id.get(delivery.account)

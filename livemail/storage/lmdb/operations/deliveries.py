@@ -93,6 +93,7 @@ def add_message(
     )  # fmt: skip
     group.txn.put(key, record, db=group.tables.msg)
     group.txn.put(key, prepared.cache + item.prefix, db=group.tables.cache)
+    group.filed.setdefault(prepared.digest, []).append((account.id, mailbox.id, uid))
     account.next_email += 1
     account.messages += 1
     account.octets += size

@@ -163,7 +163,7 @@ class Group:
     ) -> None:
         """now: seconds since the epoch.  written: contents that lie in segments, flushed, and wait for a reference.
 
-        contents: what the operations bring, by digest.
+        contents: what the operations bring, by digest.  filed: (account, mailbox, uid) of the new messages by their content's digest.
         """
         self.txn = txn
         self.tables = tables
@@ -173,6 +173,7 @@ class Group:
         self.events: list[Event] = []
         self.used: set[bytes] = set()
         self.removed_segments: list[int] = []
+        self.filed: dict[bytes, list[tuple[int, int, int]]] = {}
         self.effects = Effects()
         self.before_commit: list[Callable[[], object]] = []
         self._contents = contents
