@@ -288,6 +288,9 @@ class MailServer(MultiService):
         except CannotListenError as error:
             self._release()
             raise StartError([f"the control socket: {error.socketError}"]) from None
+        except OSError as error:
+            self._release()
+            raise StartError([f"{error.filename or self._data}: {error.strerror}; move it out of the way"]) from None
         except BaseException:
             self._release()
             raise

@@ -39,7 +39,7 @@ def make_password() -> str:
 def read_file(folder: Path) -> dict[str, str]:
     """The ``key: value`` lines of first-run.txt; empty when there is none."""
     try:
-        text = (folder / FILE).read_text("utf-8")
+        text = (folder / FILE).read_text("utf-8", "replace")
     except FileNotFoundError:
         return {}
     return {

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 
+import lmdb
 import pytest
 
 from livemail.mail.errors import StorageFailed
+from livemail.storage.lmdb import schema
 from livemail.storage.lmdb.folder import StoreLocked, StoreMissing, StoreTooNew, StoreUnusable, open_folder
 from tests.storage.lmdb_rig import FolderRig
 
@@ -88,3 +91,68 @@ def test_a_closed_store_says_so(folder_rig):
         with pytest.raises(StorageFailed):
             call()
     folder_rig.wait(store.close())
+
+
+@pytest.mark.parametrize("loss", ["gone", "empty", "made anew"])
+def test_a_store_that_lost_its_index_keeps_its_segments_and_says_what_to_do(tmp_path, make_folder_rig, loss):
+    rig = make_folder_rig()
+    rig.append(rig.new_account(), "INBOX", b"Subject: kept\r\n\r\nx\r\n")
+    rig.close()
+    index = rig.shard / "data.mdb"
+    kept = index.read_bytes()
+    index.write_bytes(b"")
+    if loss != "empty":
+        index.unlink()
+    if loss == "made anew":
+        lmdb.open(str(rig.shard), lib_version=0).close()
+    before = rig.segments
+    assert sum(before.values()) > 0
+    for _ in range(2):
+        with pytest.raises(StoreUnusable, match="Restore the index from a backup"):
+            FolderRig(tmp_path)
+        assert rig.segments == before
+    index.write_bytes(kept)
+    again = make_folder_rig()
+    assert again.problems() == []
+    again.close()
+
+
+def test_a_store_that_lost_its_segments_folder_says_so(tmp_path, make_folder_rig):
+    rig = make_folder_rig()
+    rig.append(rig.new_account(), "INBOX", b"Subject: lost\r\n\r\nx\r\n")
+    rig.close()
+    shutil.rmtree(rig.shard / "seg")
+    with pytest.raises(StoreUnusable, match="it held all mail"):
+        FolderRig(tmp_path)
+
+
+def test_an_index_that_is_cut_short_is_refused_and_does_not_kill_the_process(tmp_path, make_folder_rig):
+    rig = make_folder_rig()
+    account = rig.new_account()
+    for number in range(50):
+        rig.append(account, "INBOX", b"Subject: %d\r\n\r\nx\r\n" % number)
+    rig.close()
+    index = rig.shard / "data.mdb"
+    whole = index.read_bytes()
+    for octets in (len(whole) // 4096 * 2048, 8192, 8193, 100):
+        index.write_bytes(whole[:octets])
+        with pytest.raises(StoreUnusable, match=r"[Rr]estore (it|the store) from a backup"):
+            FolderRig(tmp_path)
+        assert index.read_bytes() == whole[:octets]
+
+
+def test_an_index_whose_last_pages_are_free_and_unwritten_is_whole(make_folder_rig):
+    rig = make_folder_rig()
+    rig.append(rig.new_account(), "INBOX", b"Subject: x\r\n\r\nx\r\n")
+    rig.close()
+
+    class Longer:
+        """An environment that says of the file at hand that it should be longer."""
+
+        def info(self):
+            return {"last_pgno": 1 << 20}
+
+        def stat(self):
+            return {"psize": 4096}
+
+    schema._refuse_cut_short(Longer(), rig.shard)

@@ -108,7 +108,7 @@ class Server:
             if self.process.poll() is not None:
                 raise AssertionError(f"the server ended with {self.process.returncode}:\n{self.output()}")
             with contextlib.suppress(OSError, KeyError, ConnectionError):
-                lines = (self.data / "first-run.txt").read_text().splitlines()
+                lines = (self.data / "first-run.txt").read_text(errors="replace").splitlines()
                 self.facts = dict(line.split(": ", 1) for line in lines if ": " in line)
                 with socket.create_connection(self.address("imap"), 2) as connection:
                     connection.settimeout(5)

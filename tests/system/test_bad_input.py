@@ -195,3 +195,51 @@ def test_the_limit_of_open_files_is_raised_where_that_is_allowed(fresh: Server) 
     assert all(raw.greeting.startswith(b"* OK") for raw in raws)
     for raw in raws:
         raw.close()
+
+
+@pytest.mark.parametrize("name", ["control.sock", "first-run.txt", "tls"])
+def test_something_else_that_lies_where_a_file_of_ours_belongs(fresh: Server, name: str) -> None:
+    fresh.start()
+    fresh.stop()
+    place = fresh.data / name
+    if place.is_dir():
+        shutil.rmtree(place)
+        place.write_text("not a folder")
+    else:
+        place.unlink(missing_ok=True)
+        place.mkdir()
+    said = _refused(fresh)
+    assert str(place) in said
+    assert "in the way" in said or "out of the way" in said
+
+
+def test_a_first_run_txt_of_nonsense_is_written_anew(fresh: Server) -> None:
+    fresh.start()
+    fresh.stop()
+    (fresh.data / "first-run.txt").write_bytes(b"\xff\xfe: \x00\n" * 50)
+    fresh.start()
+    assert "account password NAME` sets a password" in fresh.output()
+
+
+def test_an_index_that_is_lost_or_cut_short_stops_the_start_and_deletes_nothing(fresh: Server) -> None:
+    fresh.start()
+    with smtp(fresh) as client:
+        client.ehlo()
+        for number in range(20):
+            assert deliver(client, "you@localhost", b"Subject: n%d\r\n\r\n%b\r\n" % (number, b"x" * 3000))[0] == 250
+    fresh.stop()
+    index = fresh.data / "store/shard-00/data.mdb"
+    whole = index.read_bytes()
+    segments = {path: path.read_bytes() for path in fresh.data.glob("store/shard-00/seg/*")}
+    for damaged in (None, b"", whole[: len(whole) // 8192 * 4096], os.urandom(len(whole))):
+        index.unlink()
+        if damaged is not None:
+            index.write_bytes(damaged)
+        for words in (RUN, [BIN / "livemail", "--data", fresh.data, "store", "check"]):
+            assert "from a backup" in _refused(fresh, *words)
+        assert segments == {path: path.read_bytes() for path in fresh.data.glob("store/shard-00/seg/*")}
+        index.unlink(missing_ok=True)
+        index.write_bytes(b"")
+    index.write_bytes(whole)
+    fresh.start()
+    assert len(fetch_all(imap(fresh))) == 23

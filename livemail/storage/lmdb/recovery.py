@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from twisted.logger import Logger
 
-from livemail.storage.lmdb.folder import Folder
+from livemail.storage.lmdb.folder import Folder, StoreUnusable
 from livemail.storage.lmdb.records import TAIL, U32
 from livemail.storage.lmdb.schema import Environment, Tables
 from livemail.storage.lmdb.segments import Tail, segment_numbers, segment_path, sync_folder
@@ -23,11 +23,39 @@ from livemail.storage.settings import StorageSettings
 _log = Logger()
 
 
+def refuse_lost(folder: Folder) -> None:
+    """Raise StoreUnusable when the index or the segments are gone: going on would end what is left of the other."""
+    index = folder.shard / "data.mdb"
+    if not folder.segments.is_dir():
+        raise StoreUnusable(
+            f"The folder {folder.segments} is missing; it held all mail.  Restore it from a backup.  Nothing was changed."
+        )
+    if not index.exists() or not index.stat().st_size:
+        _refuse_orphans(folder)
+
+
+def _refuse_orphans(folder: Folder) -> None:
+    sizes = [segment_path(folder.segments, number).stat().st_size for number in segment_numbers(folder.segments)]
+    if any(sizes):
+        raise StoreUnusable(
+            f"The index {folder.shard}/data.mdb is missing or empty, but {folder.segments} holds mail ({sum(sizes)} octets)."
+            "  Restore the index from a backup; or move the data folder away to begin a new one.  Nothing was deleted."
+        )
+
+
 def recover_tail(folder: Folder, environment: Environment, tables: Tables, settings: StorageSettings) -> Tail:
-    """Bring the segments back to what the index says and return the tail to go on with."""
-    with environment.begin() as txn:
+    """Bring the segments back to what the index says and return the tail to go on with.
+
+    A new index says so before the first segment is written.  Raises StoreUnusable for one that says nothing beside segments.
+    """
+    with environment.begin(write=True) as txn:
         row = txn.get(b"tail", db=tables.meta)
-        number, size, next_number = TAIL.unpack(row) if row else (0, 0, 1)
+        if row is None:
+            _refuse_orphans(folder)
+            row = TAIL.pack(0, 0, 1)
+            txn.put(b"tail", row, db=tables.meta)
+            sync_folder(folder.shard)
+        number, size, next_number = TAIL.unpack(row)
         known = {U32.unpack(key)[0] for key in txn.cursor(tables.seg).iternext(values=False)}
     known.add(number)
     present = segment_numbers(folder.segments)

@@ -6,6 +6,9 @@ tebibyte, which costs address space and no disk, so that it never has to grow wh
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,6 +60,7 @@ def open_environment(folder: Path, settings: StorageSettings) -> tuple[Environme
             lib_version=0,
             create=False,
         )
+        _refuse_cut_short(environment, folder)
         environment.reader_check()
         return environment, Tables(*(environment.open_db(name.encode()) for name in TABLES))
     except (lmdb.Error, MemoryError) as error:
@@ -64,3 +68,37 @@ def open_environment(folder: Path, settings: StorageSettings) -> tuple[Environme
             f"The index {folder}/data.mdb cannot be opened: {error}.  If address space is limited (ulimit -v), lift that or"
             " lower storage.map_octets; if the file is damaged, restore the store from a backup.  Nothing was changed."
         ) from error
+
+
+def _refuse_cut_short(environment: Environment, folder: Path) -> None:
+    """Raise StoreUnusable when pages in use lie behind the file's end: reading one would kill the process (SIGBUS)."""
+    file = folder / "data.mdb"
+    wanted, found = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"], file.stat().st_size
+    # LMDB does not write the last pages while they are free, so a short file may be whole: it is read on trial.
+    if found < wanted and not _survives_reading(folder):
+        environment.close()
+        raise StoreUnusable(
+            f"The index {file} is cut short: {found} octets of {wanted}.  Restore it from a backup.  Nothing was changed."
+        )
+
+
+def _survives_reading(folder: Path) -> bool:
+    """Whether a process of its own reads every row of the index and lives."""
+    done = subprocess.run(  # noqa: S603 - our own module
+        [sys.executable, "-c", f"from {__name__} import read_all; read_all({str(folder)!r})"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+    )
+    return done.returncode == 0
+
+
+def read_all(folder: str) -> None:
+    """Read every row."""
+    with lmdb.open(folder, readonly=True, lock=False, max_dbs=32, lib_version=0) as environment:
+        for name in TABLES:
+            table = environment.open_db(name.encode(), create=False)
+            with environment.begin() as txn:
+                for _ in txn.cursor(table):
+                    pass

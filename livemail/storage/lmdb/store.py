@@ -33,7 +33,7 @@ from livemail.storage.lmdb.operations.accounts import AddAccounts, RemoveAccount
 from livemail.storage.lmdb.operations.deliveries import Deliver, Item, Prepared
 from livemail.storage.lmdb.operations.group import Event, Operation
 from livemail.storage.lmdb.reader import Reader
-from livemail.storage.lmdb.recovery import recover_tail
+from livemail.storage.lmdb.recovery import recover_tail, refuse_lost
 from livemail.storage.lmdb.schema import open_environment
 from livemail.storage.lmdb.segments import SegmentReader, Tail
 from livemail.storage.lmdb.stories import StorySearch
@@ -75,6 +75,7 @@ class LMDBStore:
         self.feed = ChangeFeed()
         self._folder = folder
         self._run_blocking = run_blocking
+        refuse_lost(folder)
         self._environment, self._tables = open_environment(folder.shard, settings)
         try:
             tail = recover_tail(folder, self._environment, self._tables, settings)
