@@ -23,10 +23,12 @@ from livemail.interfaces.storage import (
     Selected,
     Stored,
 )
+from livemail.interfaces.transfer import IImportTarget, ImportItem
 from livemail.mail.flags import FlagChange
 from livemail.mail.ids import UID, AccountId, MailboxId, ModSeq, UIDSet
 from livemail.storage.lmdb.feed import Watch
 from livemail.storage.lmdb.operations.deliveries import Append, Item, Prepared
+from livemail.storage.lmdb.operations.imports import ImportMessages, source_key
 from livemail.storage.lmdb.operations.mailboxes import (
     ClaimRecent,
     CreateMailbox,
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
     from livemail.storage.lmdb.store import LMDBStore
 
 
-@implementer(IAccount)
+@implementer(IAccount, IImportTarget)
 class LMDBAccount:
     """A handle; each session has its own, so that changes name their origin."""
 
@@ -109,6 +111,31 @@ class LMDBAccount:
             Append(self.id, mailbox, prepared), self, contents, in_files=in_files
         )
         return appended
+
+    async def import_messages(
+        self, mailbox: str, source: str, items: Sequence[ImportItem], uid_validity: int = 0
+    ) -> Sequence[UID]:
+        """Append what the source has not brought before.  Raises NoSuchMailbox, OverQuota, StorageFull, LimitReached."""
+        self._store.disk.refuse_if_full()
+        prepared = [
+            (
+                one.source_id,
+                one.uid,
+                Item(
+                    self.id, mailbox, Prepared(one.content), b"", one.flags, one.keywords, one.internal_date, one.zone
+                ),
+            )
+            for one in items
+        ]
+        contents = [one.content for one in items]
+        in_files = self._store.in_files([(self.id, content) for content in contents])
+        operation = ImportMessages(self.id, mailbox, source, prepared, uid_validity)
+        uids: Sequence[UID] = await self._store.write(operation, self, contents, in_files=in_files)
+        return uids
+
+    async def imported(self, source: str) -> frozenset[bytes]:
+        """Return the ids of everything the source has brought."""
+        return self._store.reader.imported(source_key(self.id, source))
 
     async def fetch(self, mailbox: MailboxId, uids: UIDSet, want: FetchWant) -> AsyncIterator[FetchBatch]:
         """Read messages in UID order.  Raises NoSuchMailbox."""

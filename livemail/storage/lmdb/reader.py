@@ -339,6 +339,18 @@ class Reader:
             segment.verify_head(location, message.digest)
             return StoredContent(segment, location, prefix)
 
+    def imported(self, prefix: bytes) -> frozenset[bytes]:
+        """Return what follows a prefix in the keys of ``imported``."""
+        found = set()
+        with self._begin() as txn:
+            cursor = txn.cursor(self._tables.imported)
+            if cursor.set_range(prefix):
+                for key in cursor.iternext(values=False):
+                    if not key.startswith(prefix):
+                        break
+                    found.add(key[len(prefix) :])
+        return frozenset(found)
+
     # ------------------------------------------------------------------------------------------------------ changes
 
     def changes(self, account: AccountId, mailbox: MailboxId, since: ModSeq) -> Changes:

@@ -19,6 +19,7 @@ Values are little-endian, because CPython's struct swaps byte by byte when the o
     expunge  A M S             ranges
     blob     digest            `BLOB`
     seg      segment u32       `SEGMENT`
+    imported A source12 id     U: what another store has brought (`livemail.storage.lmdb.operations.imports`)
     mroot file fbase mdir      of accounts in a Maildir: `livemail.storage.maildir.records`
     story    transaction id    `livemail.storage.stories`: the oldest go when they are too many or too old
 
@@ -39,8 +40,6 @@ import msgspec
 from livemail.interfaces.storage import AccountRecord
 
 FORMAT: Final = 1
-
-TABLES: Final = ["meta", "user", "acct", "acnt", "mbox", "mcnt", "mname", "sub", "msg", "cache", "msgid", "change", "expunge", "blob", "seg", "mroot", "file", "fbase", "mdir", "story"]  # fmt: skip
 
 U32: Final = Struct(">I")
 U64: Final = Struct(">Q")

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import lmdb
 
 from livemail.storage.lmdb.folder import StoreUnusable
-from livemail.storage.lmdb.records import TABLES
 from livemail.storage.settings import StorageSettings
 
 MAX_READERS = 1024
@@ -46,6 +45,7 @@ class Tables(NamedTuple):
     fbase: Any
     mdir: Any
     story: Any
+    imported: Any
 
 
 def open_environment(folder: Path, settings: StorageSettings) -> tuple[Environment, Tables]:
@@ -62,7 +62,7 @@ def open_environment(folder: Path, settings: StorageSettings) -> tuple[Environme
         )
         _refuse_cut_short(environment, folder)
         environment.reader_check()
-        return environment, Tables(*(environment.open_db(name.encode()) for name in TABLES))
+        return environment, Tables(*(environment.open_db(name.encode()) for name in Tables._fields))
     except (lmdb.Error, MemoryError) as error:
         raise StoreUnusable(
             f"The index {folder}/data.mdb cannot be opened: {error}.  If address space is limited (ulimit -v), lift that or"

@@ -26,10 +26,11 @@ from livemail.interfaces.storage import (
     Selected,
     Stored,
 )
+from livemail.interfaces.transfer import IImportTarget, ImportItem
 from livemail.mail.changes import Added, Change, Expunged, FlagsChanged, MailboxDeleted, MailboxRenamed, Subscribed
-from livemail.mail.errors import MailboxExists, NoSuchAccount, NoSuchMailbox, NotPermitted
+from livemail.mail.errors import LimitReached, MailboxExists, NoSuchAccount, NoSuchMailbox, NotPermitted
 from livemail.mail.flags import DELETED, FlagChange
-from livemail.mail.ids import UID, AccountId, MailboxId, ModSeq, UIDSet
+from livemail.mail.ids import MAX_UID, UID, AccountId, MailboxId, ModSeq, UIDSet
 from livemail.mail.names import INBOX, SEPARATOR, canonical_name
 from livemail.storage.memory.batches import batches
 from livemail.storage.memory.content import BodyReader
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from livemail.storage.memory.store import MemoryStore
 
 
-@implementer(IAccount)
+@implementer(IAccount, IImportTarget)
 class MemoryAccount:
     """One session's handle on an account."""
 
@@ -172,6 +173,41 @@ class MemoryAccount:
             uids.append(box.add(state.columns(body, b"", (item.flags, bits, modseq), date, saved), b"", body))
         state.publish(self, [Added(box.id, modseq, tuple(uids))])
         return Appended(box.id, box.uid_validity, tuple(uids))
+
+    async def import_messages(
+        self, mailbox: str, source: str, items: Sequence[ImportItem], uid_validity: int = 0
+    ) -> Sequence[UID]:
+        """Append what the source has not brought before."""
+        state = self._state
+        box = state.named(mailbox)
+        known = state.imported.setdefault(source, set())
+        new: dict[bytes, ImportItem] = {}
+        for one in items:
+            if one.source_id not in known:
+                new.setdefault(one.source_id, one)
+        state.check_quota(sum(one.content.size for one in new.values()))
+        table = box.with_keywords(name for one in new.values() for name in one.keywords)
+        if max(box.uid_next, *(one.uid for one in new.values()), 0) + len(new) > MAX_UID:
+            raise LimitReached("The mailbox has given out all its UIDs")
+        if uid_validity and box.uid_next == 1:
+            box.uid_validity = uid_validity
+        given: dict[bytes, UID] = {}
+        if new:
+            box.keywords = table
+            modseq, saved = state.next_modseq(), self._store.seconds()
+            for id_, one in new.items():
+                body = self._store.body(one.content)
+                date = (saved if one.internal_date is None else one.internal_date, one.zone)
+                flags = (one.flags, keyword_bits(table, one.keywords), modseq)
+                box.uid_next = max(box.uid_next, one.uid)
+                given[id_] = box.add(state.columns(body, b"", flags, date, saved), b"", body)
+            known.update(given)
+            state.publish(self, [Added(box.id, modseq, tuple(given.values()))])
+        return [given.pop(one.source_id, 0) for one in items]
+
+    async def imported(self, source: str) -> frozenset[bytes]:
+        """Return the ids of everything the source has brought."""
+        return frozenset(self._state.imported.get(source, ()))
 
     async def fetch(self, mailbox: MailboxId, uids: UIDSet, want: FetchWant) -> AsyncIterator[FetchBatch]:
         """Read messages in UID order; each batch is one snapshot."""

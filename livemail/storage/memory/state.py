@@ -50,6 +50,7 @@ class AccountState:
         self.by_id: dict[MailboxId, Mailbox] = {}
         self.subscribed: set[str] = set()
         self.watches: list[Watch] = []
+        self.imported: dict[str, set[bytes]] = {}
         self.settings = settings
         self._next_uid_validity = next_uid_validity
         self._last_mailbox = 0

@@ -102,7 +102,16 @@ class RemoveAccount:
         files = group.files_of(account.id)
         if files is not None:
             files.remove_account(key)
-        for table in (tables.mbox, tables.mcnt, tables.mname, tables.sub, tables.msgid, tables.change, tables.expunge):
+        for table in (
+            tables.mbox,
+            tables.mcnt,
+            tables.mname,
+            tables.sub,
+            tables.msgid,
+            tables.change,
+            tables.expunge,
+            tables.imported,
+        ):
             group.delete_prefix(table, key)
         txn.delete(key, db=tables.acnt)
         txn.delete(key, db=tables.acct)
