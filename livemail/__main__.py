@@ -28,7 +28,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from livemail import __version__
-from livemail.admin import command, control, message_words
+from livemail.admin import command, control, message_words, transfer_words
 from livemail.admin.explain import Explain
 from livemail.admin.operations import (
     EX_NO_PERMISSION,
@@ -39,6 +39,7 @@ from livemail.admin.operations import (
     Operations,
     Refused,
 )
+from livemail.admin.transfers import Transfers
 from livemail.auth.passwords import Passwords
 from livemail.config import EX_CONFIG, Config, ConfigError, data_folder, load, local_profile, show, verdict
 from livemail.interfaces.storage import Progress
@@ -63,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     subparsers = words.add_subparsers(metavar="WORD", required=True)
     command.add_words(subparsers)
     message_words.add_words(subparsers)
+    transfer_words.add_words(subparsers)
     config = subparsers.add_parser("config", help="show or check the configuration").add_subparsers(
         metavar="VERB", required=True
     )
@@ -141,6 +143,9 @@ class Target:
                 passwords = Passwords(threads.blocking, self._config.auth)
                 operations = Operations(store, self._config.domains, passwords.hash)
                 operations.add("message.explain", Explain(store))
+                moves = Transfers(store, lambda: self._config.domains, threads.blocking, os.cpu_count() or 1)
+                for name, function in moves.operations().items():
+                    operations.add(name, function)
                 return threads.wait(operations.perform(operation, arguments, progress))
             finally:
                 threads.wait(store.close())

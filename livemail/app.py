@@ -37,6 +37,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from livemail.admin import control, first_run
 from livemail.admin.explain import Explain
 from livemail.admin.operations import Operations, Refused
+from livemail.admin.transfers import Transfers
 from livemail.auth.authenticator import Authenticator
 from livemail.auth.cache import VerifiedCache
 from livemail.auth.checker import DirectoryChecker
@@ -163,7 +164,14 @@ def wire(config: Config, reactor: Any, store: IMailStore, threads: Threads, send
     build |= {service: pop3(service) for service in ("pop3", "pop3s")}
     operations = Operations(store, config.domains, passwords.hash)
     operations.add("message.explain", Explain(store))
+    for name, function in transfers(config, store, threads).operations().items():
+        operations.add(name, function)
     return Parts(build, operations, resolver, routing, filters)
+
+
+def transfers(config: Config, store: IMailStore, threads: Threads) -> Transfers:
+    """Import and export; one thread at least is left for passwords."""
+    return Transfers(store, lambda: config.domains, threads.blocking, max(1, config.net.blocking_threads - 1))
 
 
 def wire_routing(config: Config, reactor: Any, hostname: str) -> tuple[Resolver, Routing]:

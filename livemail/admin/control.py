@@ -29,6 +29,9 @@ from livemail.net.coroutines import run
 
 SOCKET: Final = "control.sock"
 MAX_REQUEST_OCTETS: Final = 16 * 1024 * 1024
+_ENDS_WITH_ITS_CLIENT: Final = frozenset({"import", "import.batch", "export", "store.check"})
+"""Long work that another request takes up where it was left."""
+
 MAX_SOCKET_PATH: Final = 108
 """Octets of a Unix socket's path with its NUL; through /proc a deep folder has a short name.  unix(7)."""
 
@@ -46,6 +49,10 @@ def peer_uid(handle: socket.socket) -> int:
     return int(struct.unpack("3i", credentials)[1])
 
 
+class Abandoned(Exception):
+    """Whoever asked is not there any more."""
+
+
 class ControlConnection(Protocol):
     """One request and its answer."""
 
@@ -57,6 +64,7 @@ class ControlConnection(Protocol):
         self._buffer = bytearray()
         self._asked = False
         self._gone = False
+        self._can_end = False
 
     def connectionMade(self) -> None:
         uid = peer_uid(cast(Any, self.transport).getHandle())
@@ -81,16 +89,21 @@ class ControlConnection(Protocol):
             return
         finally:
             self._buffer.clear()
+        self._can_end = request.operation in _ENDS_WITH_ITS_CLIENT
         self.log.info("control socket: {operation}", operation=request.operation)
         run(self._operations.perform(request.operation, request.arguments, self._progress), self._done)
 
     def _progress(self, done: int, total: int, what: str) -> None:
-        """May be called in any thread."""
+        """May be called in any thread.  Raises Abandoned when nobody waits for work that can be taken up again."""
+        if self._gone and self._can_end:
+            raise Abandoned
         self._reactor.callFromThread(self._tell, {"progress": [done, total, what]})
 
     def _done(self, result: Any, error: BaseException | None) -> None:
         if error is None:
             self._end({"result": result})
+        elif isinstance(error, Abandoned):
+            self.log.info("control socket: the client has gone, and the work was left where it was")
         elif isinstance(error, Refused):
             self._end({"error": error.text, "status": error.status})
         else:

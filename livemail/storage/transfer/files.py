@@ -9,7 +9,7 @@ import os
 import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Final, Literal, Protocol, cast
@@ -18,6 +18,7 @@ from livemail.storage.maildir.lines import Expander
 from livemail.storage.transfer.mbox import SAMPLE_OCTETS, MboxReader, Variant, looks_like_mbox, tell_variant
 from livemail.storage.transfer.source import (
     CHUNK_OCTETS,
+    READ_ERRORS,
     Skipped,
     SourceError,
     SourceMailbox,
@@ -169,10 +170,6 @@ def uncompressed(stream: IO[bytes]) -> IO[bytes]:
     return stream
 
 
-READ_ERRORS: Final = (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, ValueError)
-"""What reading from something damaged raises; zlib.error is a ValueError's sibling and is met as OSError by gzip."""
-
-
 def mailbox_of(path: str, root: str) -> str:
     """Return the mailbox an mbox file is: its path without endings, Thunderbird's ``a.sbd/b`` as a/b.  root: the source's own name."""
     names = []
@@ -221,7 +218,7 @@ class MboxSource:
             variant = self._variant
             if variant == "auto":
                 with closing(self._tree.open(mailbox.path)) as stream:
-                    variant = tell_variant(stream.read(SAMPLE_OCTETS))
+                    variant = tell_variant(_sample(stream))
             with closing(self._tree.open(mailbox.path)) as stream:
                 yield from MboxReader(stream, where, variant)
         except READ_ERRORS as error:
@@ -268,6 +265,16 @@ class EmlSource:
     def close(self) -> None:
         """Close the archive."""
         self._tree.close()
+
+
+def _sample(stream: IO[bytes]) -> bytes:
+    """Read the beginning, as far as it can be read."""
+    pieces, octets = [], 0
+    with suppress(*READ_ERRORS):
+        while octets < SAMPLE_OCTETS and (piece := stream.read(CHUNK_OCTETS // 16)):
+            pieces.append(piece)
+            octets += len(piece)
+    return b"".join(pieces)
 
 
 def _chunks(stream: IO[bytes]) -> Iterator[bytes]:

@@ -16,7 +16,7 @@ from livemail.interfaces.storage import IAccount, IContentSink, IMailStore, Mail
 from livemail.interfaces.transfer import IImportTarget, ImportItem
 from livemail.mail.errors import InvalidName, LimitReached, MailboxExists, OverQuota, TooBig
 from livemail.mail.names import INBOX, canonical_name
-from livemail.storage.transfer.source import Skipped, Source, SourceMailbox, SourceMessage
+from livemail.storage.transfer.source import READ_ERRORS, Skipped, Source, SourceMailbox, SourceMessage
 
 BATCH_MESSAGES: Final = 100
 BATCH_OCTETS: Final = 4 * 1024 * 1024
@@ -145,9 +145,9 @@ class Importer:
                 sink.write(chunk)
         except TooBig as error:
             self.report.skip(found.where, f"it is too big: {error.reason or error.text}")
-        except OSError as error:
+        except READ_ERRORS as error:
             sink.abort()
-            self.report.skip(found.where, error.strerror or str(error))
+            self.report.skip(found.where, f"it cannot be read whole: {error}")
         except BaseException:
             sink.abort()
             raise

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
+import tarfile
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Protocol
 
 import msgspec
 
 CHUNK_OCTETS: Final = 256 * 1024
+
+
+READ_ERRORS: Final = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError)
+"""What reading from something damaged raises."""
 
 
 class SourceError(Exception):
