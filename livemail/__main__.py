@@ -3,6 +3,8 @@
     livemail [--data DIR] [--config FILE] [--json] account add|list|show|password|remove
                                                    store check
                                                    message explain
+                                                   import maildir|mbox|eml|imap SOURCE --account NAME
+                                                   export maildir|mbox|eml TARGET --account NAME
                                                    config show|check
                                                    ca show|path
                                                    run

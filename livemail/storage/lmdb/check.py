@@ -19,6 +19,7 @@ from typing import Final
 from livemail.interfaces.storage import Problem, Report
 from livemail.mail.errors import StorageFailed
 from livemail.mail.flags import DELETED, SEEN
+from livemail.storage.lmdb.files.check import FileCheck
 from livemail.storage.lmdb.records import (
     ACCOUNT_COUNTERS,
     BLOB,
@@ -38,7 +39,6 @@ from livemail.storage.lmdb.records import (
 from livemail.storage.lmdb.rows import Transaction
 from livemail.storage.lmdb.schema import Environment, Tables
 from livemail.storage.lmdb.segments import Location, SegmentGone, SegmentReader, segment_path
-from livemail.storage.maildir.check import FileCheck
 from livemail.storage.spool import HEAD
 
 SLICE_ROWS: Final = 5000

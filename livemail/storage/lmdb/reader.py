@@ -33,6 +33,7 @@ from livemail.mail.errors import CannotCalculate, NoSuchAccount, NoSuchMailbox, 
 from livemail.mail.flags import SEEN
 from livemail.mail.ids import UID, AccountId, MailboxId, ModSeq, UIDSet
 from livemail.storage.lmdb.content import StoredContent
+from livemail.storage.lmdb.files.reading import FileGone, MaildirReader
 from livemail.storage.lmdb.records import (
     ACCOUNT_COUNTERS,
     BITS_AND_ENDS,
@@ -62,7 +63,6 @@ from livemail.storage.lmdb.records import (
 from livemail.storage.lmdb.rows import Transaction, Walk, first_of_runs, intersect, read_beside
 from livemail.storage.lmdb.schema import Environment, Tables
 from livemail.storage.lmdb.segments import Location, SegmentGone, SegmentReader
-from livemail.storage.maildir.reading import FileGone, MaildirReader
 from livemail.storage.stories import unpack_kept
 
 BATCH_ROWS = 1000

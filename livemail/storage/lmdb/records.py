@@ -20,7 +20,7 @@ Values are little-endian, because CPython's struct swaps byte by byte when the o
     blob     digest            `BLOB`
     seg      segment u32       `SEGMENT`
     imported A source12 id     U: what another store has brought (`livemail.storage.lmdb.operations.imports`)
-    mroot file fbase mdir      of accounts in a Maildir: `livemail.storage.maildir.records`
+    mroot file fbase mdir      of accounts in a Maildir: `livemail.storage.lmdb.files.records`
     story    transaction id    `livemail.storage.stories`: the oldest go when they are too many or too old
 
 msg and cache have the same keys, so that a FETCH walks two cursors side by side and compares nothing.

@@ -28,6 +28,9 @@ from livemail.storage.lmdb.account import LMDBAccount
 from livemail.storage.lmdb.check import Check
 from livemail.storage.lmdb.committer import Committer
 from livemail.storage.lmdb.feed import ChangeFeed
+from livemail.storage.lmdb.files.account import MaildirAccount
+from livemail.storage.lmdb.files.reading import MaildirReader
+from livemail.storage.lmdb.files.sync import MaildirSync
 from livemail.storage.lmdb.folder import Folder, open_folder
 from livemail.storage.lmdb.operations.accounts import AddAccounts, RemoveAccount, SetPassword
 from livemail.storage.lmdb.operations.deliveries import Deliver, Item, Prepared
@@ -39,9 +42,6 @@ from livemail.storage.lmdb.segments import SegmentReader, Tail
 from livemail.storage.lmdb.stories import StorySearch
 from livemail.storage.lmdb.writer import CallFromThread, ICommitter, Request, Writer
 from livemail.storage.lmdb.writer_process import Begin, RemoteCommitter
-from livemail.storage.maildir.account import MaildirAccount
-from livemail.storage.maildir.reading import MaildirReader
-from livemail.storage.maildir.sync import MaildirSync
 from livemail.storage.settings import StorageSettings
 from livemail.storage.spool import ContentSink, Spool
 

@@ -33,10 +33,9 @@ from livemail.mail.errors import MailError
 from livemail.mail.flags import ANSWERED, DELETED, DRAFT, FLAGGED, SEEN
 from livemail.mail.ids import UIDSet
 from livemail.mail.names import INBOX
-from livemail.storage.maildir.changes import make_folder
+from livemail.storage.maildir.folders import list_folder, make_folder
 from livemail.storage.maildir.keywords import add_keywords, replace_file
 from livemail.storage.maildir.names import file_name, folder_name, write_letters
-from livemail.storage.maildir.records import list_folder
 from livemail.storage.maildir.uidlist import FILE, render_uidlist
 from livemail.storage.transfer.source import Skipped, SourceError
 

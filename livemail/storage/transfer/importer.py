@@ -95,8 +95,6 @@ class Importer:
 
     async def _mailbox(self, source: Source, mailbox: SourceMailbox) -> None:
         key = f"{source.name} {mailbox.path} {self._options.again}"
-        if mailbox.uid_validity and not self._options.keep_uids and source.name.startswith("imap"):
-            key += f" {mailbox.uid_validity}"
         known = await self._target.imported(key)
         if mailbox.count >= 0:  # such a source leaves out what is known
             self._seen += min(len(known), mailbox.count)

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from livemail.storage.maildir.folders import list_folder
 from livemail.storage.maildir.keywords import Keywords
 from livemail.storage.maildir.lines import message_chunks
 from livemail.storage.maildir.names import mailbox_name, read_letters, split_name
-from livemail.storage.maildir.records import list_folder
 from livemail.storage.maildir.uidlist import UIDList, read_uidlist
 from livemail.storage.transfer.source import Skipped, SourceError, SourceMailbox, SourceMessage, short_id
 

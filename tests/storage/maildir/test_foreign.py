@@ -86,7 +86,7 @@ def test_a_group_that_fails_leaves_the_folder_as_it_was(rig, monkeypatch):
     before = sorted(str(path) for path in rig.root.rglob("*"))
     inbox = rig.info(rig.account).id
     monkeypatch.setattr(
-        "livemail.storage.maildir.effects.Effects.flush", lambda self: (_ for _ in ()).throw(OSError(5, "broken"))
+        "livemail.storage.lmdb.files.effects.Effects.flush", lambda self: (_ for _ in ()).throw(OSError(5, "broken"))
     )
     for attempt in (
         rig.account.store(inbox, ALL, FlagChange("add", FLAGGED)),
@@ -239,7 +239,7 @@ def test_what_is_no_message_is_left_alone(rig):
 
 
 def test_what_was_put_aside_before_a_crash_is_swept_and_what_others_write_is_not(rig, monkeypatch):
-    monkeypatch.setattr("livemail.storage.maildir.compare.ASIDE_SECONDS", -1)
+    monkeypatch.setattr("livemail.storage.lmdb.files.compare.ASIDE_SECONDS", -1)
     (rig.root / "tmp" / "livemail-gone.1.1").touch()
     (rig.root / "tmp" / "1.being.written").touch()
     rig.put()
@@ -248,7 +248,7 @@ def test_what_was_put_aside_before_a_crash_is_swept_and_what_others_write_is_not
 
 
 def test_many_messages_come_in_batches_in_the_order_of_their_names(rig, monkeypatch):
-    monkeypatch.setattr("livemail.storage.maildir.compare.BATCH_MESSAGES", 7)
+    monkeypatch.setattr("livemail.storage.lmdb.files.compare.BATCH_MESSAGES", 7)
     for at in range(50):
         rig.put(message(f"s{at}").replace(b"\r\n", b"\n"), base=f"{1000 + at}.x")
     assert list(rig.state()) == list(range(1, 51))

@@ -17,6 +17,8 @@ from livemail.mail.changes import Added, Change
 from livemail.mail.content import Content
 from livemail.mail.errors import NoSuchAccount, NoSuchMailbox, StorageFailed
 from livemail.mail.ids import MAX_UID, MailboxId, UIDSet
+from livemail.storage.lmdb.files.changes import MaildirFiles
+from livemail.storage.lmdb.files.effects import Effects
 from livemail.storage.lmdb.records import (
     ACCOUNT_COUNTERS,
     BLOB,
@@ -38,8 +40,6 @@ from livemail.storage.lmdb.records import (
 from livemail.storage.lmdb.rows import Table, Transaction
 from livemail.storage.lmdb.schema import Tables
 from livemail.storage.lmdb.segments import Location, Tail
-from livemail.storage.maildir.changes import MaildirFiles
-from livemail.storage.maildir.effects import Effects
 from livemail.storage.settings import StorageSettings
 from livemail.storage.spool import HEAD
 

@@ -18,12 +18,13 @@ import msgspec
 
 from livemail.mail.message.scanner import Scanner
 from livemail.mail.message.summary import Summary
+from livemail.storage.lmdb.files.effects import ASIDE, remove
+from livemail.storage.lmdb.files.records import File, unpack_file
 from livemail.storage.lmdb.operations.deliveries import Prepared
 from livemail.storage.lmdb.records import MESSAGE_KEY
 from livemail.storage.lmdb.schema import Environment, Tables
-from livemail.storage.maildir.effects import ASIDE, remove
+from livemail.storage.maildir.folders import list_folder, stamp
 from livemail.storage.maildir.lines import Expander, file_chunks
-from livemail.storage.maildir.records import File, list_folder, stamp, unpack_file
 from livemail.storage.maildir.uidlist import UIDList, read_uidlist
 from livemail.storage.spool import DIGEST_OCTETS
 

@@ -10,14 +10,7 @@ mdir     A M               `STAMP`: of the folder when it was compared last; non
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from struct import Struct
-from typing import Final, NamedTuple
-
-STAMP: Final = Struct("<QQ")
-"""Time of the last change of ``new`` and ``cur``, ns since the epoch."""
-
-SUBFOLDERS: Final = ("cur", "new", "tmp")
+from typing import NamedTuple
 
 
 class File(NamedTuple):
@@ -44,22 +37,3 @@ def unpack_file(row: bytes) -> File:
 def base_key(mailbox_key: bytes, base: str) -> bytes:
     """Return the key of ``fbase``."""
     return mailbox_key + os.fsencode(base)[:400]
-
-
-def list_folder(folder: Path) -> dict[str, str]:
-    """Return the files of a mailbox by base: ``cur/NAME`` or ``new/NAME``.  Raises OSError.
-
-    ``new`` first: a file that moves to ``cur`` meanwhile is met twice and not missed.
-    """
-    found: dict[str, str] = {}
-    for part in ("new", "cur"):
-        with os.scandir(folder / part) as entries:
-            for entry in entries:
-                if entry.name[0] != ".":
-                    found[entry.name.partition(":")[0]] = f"{part}/{entry.name}"
-    return found
-
-
-def stamp(folder: Path) -> bytes:
-    """Return the folder's stamp.  Raises OSError."""
-    return STAMP.pack((folder / "new").stat().st_mtime_ns, (folder / "cur").stat().st_mtime_ns)

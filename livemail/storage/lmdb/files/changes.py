@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from livemail.mail.content import Content
+from livemail.storage.lmdb.files.effects import Effects
+from livemail.storage.lmdb.files.records import File, base_key, unpack_file
 from livemail.storage.lmdb.records import MESSAGE_KEY, U32, Message
-from livemail.storage.maildir.effects import Effects
+from livemail.storage.maildir.folders import list_folder, make_folder, name_folder, stamp
 from livemail.storage.maildir.keywords import Keywords, add_keywords
 from livemail.storage.maildir.lines import write_file
 from livemail.storage.maildir.names import (
-    NAME_FILE,
     file_name,
     folder_name,
-    is_hashed,
     new_base,
     split_name,
     write_letters,
 )
-from livemail.storage.maildir.records import SUBFOLDERS, File, base_key, list_folder, stamp, unpack_file
 
 if TYPE_CHECKING:
     from livemail.storage.lmdb.operations.group import Group, MailboxState
@@ -59,7 +58,7 @@ class MaildirFiles:
         """The mailbox has a new name.  Raises OSError."""
         folder = self.folder(mailbox)
         self._effects.rename(self.root / folder_name(before), folder)
-        _name_folder(folder, mailbox.record.name)
+        name_folder(folder, mailbox.record.name)
 
     def remove_mailbox(self, mailbox: MailboxState) -> None:
         """Remove the folder with its rows.  Raises OSError."""
@@ -256,22 +255,3 @@ class MaildirFiles:
         group.txn.delete(MESSAGE_KEY.pack(mailbox.account, mailbox.id, uid), db=group.tables.file)
         if file is not None:
             group.txn.delete(base_key(mailbox.key, file.base), db=group.tables.fbase)
-
-
-def make_folder(folder: Path, mailbox: str, made: Callable[[Path], object]) -> None:
-    """Make a mailbox's folder with its three parts where they are missing.  made: told of each.  Raises OSError."""
-    for each in (folder, *(folder / part for part in SUBFOLDERS)):
-        if not each.is_dir():
-            each.mkdir(mode=0o700, parents=each is folder)
-            made(each)
-    if folder_name(mailbox):
-        mark = folder / "maildirfolder"
-        if not mark.exists():
-            mark.touch(mode=0o600)
-            made(mark)
-        _name_folder(folder, mailbox)
-
-
-def _name_folder(folder: Path, mailbox: str) -> None:
-    if is_hashed(folder.name):
-        (folder / NAME_FILE).write_text(mailbox, encoding="utf-8")

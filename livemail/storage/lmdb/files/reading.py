@@ -6,12 +6,13 @@ import os
 from pathlib import Path
 
 from livemail.mail.errors import StorageFailed
+from livemail.storage.lmdb.files.records import File, unpack_file
 from livemail.storage.lmdb.records import MAILBOX_KEY, MESSAGE_KEY, Message, unpack_mailbox
 from livemail.storage.lmdb.rows import Transaction
 from livemail.storage.lmdb.schema import Environment, Tables
+from livemail.storage.maildir.folders import list_folder
 from livemail.storage.maildir.lines import FileContent, read_message
 from livemail.storage.maildir.names import folder_name
-from livemail.storage.maildir.records import File, list_folder, unpack_file
 
 
 class FileGone(Exception):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from livemail.interfaces.storage import IChangeListener, MailboxInfo, MailboxList, Selected
 from livemail.storage.lmdb.account import LMDBAccount
 from livemail.storage.lmdb.feed import Watch
-from livemail.storage.maildir.sync import MaildirSync
+from livemail.storage.lmdb.files.sync import MaildirSync
 
 
 class MaildirWatch(Watch):

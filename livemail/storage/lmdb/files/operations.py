@@ -9,17 +9,18 @@ import msgspec
 from livemail.mail.changes import Added, FlagsChanged, MailboxDeleted, Subscribed
 from livemail.mail.flags import DELETED, SEEN
 from livemail.mail.ids import AccountId, MailboxId, UIDSet
+from livemail.storage.lmdb.files.changes import MaildirFiles
+from livemail.storage.lmdb.files.compare import Found
+from livemail.storage.lmdb.files.records import File, base_key, unpack_file
 from livemail.storage.lmdb.operations.deliveries import Item, add_message
 from livemail.storage.lmdb.operations.group import AccountState, Group, MailboxState, has_uids_for
 from livemail.storage.lmdb.operations.keywords import assign_keywords
 from livemail.storage.lmdb.operations.mailboxes import make_mailbox
 from livemail.storage.lmdb.operations.messages import note_expunged, remove_all, remove_rows
 from livemail.storage.lmdb.records import MESSAGE_KEY, MUTABLE, MUTABLE_FROM, MUTABLE_TO, STATE, name_key
-from livemail.storage.maildir.changes import MaildirFiles
-from livemail.storage.maildir.compare import Found
+from livemail.storage.maildir.folders import list_folder
 from livemail.storage.maildir.keywords import Keywords
 from livemail.storage.maildir.names import read_letters, split_name
-from livemail.storage.maildir.records import File, base_key, list_folder, unpack_file
 
 
 class TakeIn:

@@ -21,15 +21,15 @@ from livemail.interfaces.runtime import RunBlocking
 from livemail.mail.errors import MailError, NoSuchMailbox, StorageFailed
 from livemail.mail.ids import AccountId, MailboxId
 from livemail.mail.names import INBOX, superiors
+from livemail.storage.lmdb.files.compare import Difference, Found, batches, compare
+from livemail.storage.lmdb.files.operations import AdoptMailbox, DropMailbox, TakeIn
+from livemail.storage.lmdb.files.reading import MaildirReader
 from livemail.storage.lmdb.operations.group import Operation
 from livemail.storage.lmdb.reader import Reader
 from livemail.storage.lmdb.records import MAILBOX_KEY
 from livemail.storage.lmdb.schema import Environment, Tables
-from livemail.storage.maildir.compare import Difference, Found, batches, compare
+from livemail.storage.maildir.folders import stamp
 from livemail.storage.maildir.names import NAME_FILE, folder_name, is_hashed, mailbox_name
-from livemail.storage.maildir.operations import AdoptMailbox, DropMailbox, TakeIn
-from livemail.storage.maildir.reading import MaildirReader
-from livemail.storage.maildir.records import stamp
 
 POLL_SECONDS: Final = 2.0
 RECHECK_SECONDS: Final = 10.0

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from hashlib import blake2b
 
 from livemail.mail.errors import StorageFailed
+from livemail.storage.lmdb.files.reading import FileGone, MaildirReader
+from livemail.storage.lmdb.files.records import base_key, unpack_file
 from livemail.storage.lmdb.records import MESSAGE_KEY, U32, Message
 from livemail.storage.lmdb.rows import Transaction
 from livemail.storage.lmdb.schema import Environment, Tables
-from livemail.storage.maildir.reading import FileGone, MaildirReader
-from livemail.storage.maildir.records import base_key, unpack_file
 from livemail.storage.spool import DIGEST_OCTETS
 
 Found = Callable[[str, str, str], None]
