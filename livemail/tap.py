@@ -1,4 +1,4 @@
-"""``twistd livemail run`` and ``twistd livemail check``.
+"""``twistd livemail run``, ``twistd livemail check`` and ``twistd livemail milter``.
 
 One-shot work is done in ``postOptions``, before twistd looks at its pid file, so that ``check`` works beside a running
 server.  Messages about the configuration are ours alone: short, all at once, exit status 78 (sysexits.h EX_CONFIG).
@@ -17,6 +17,9 @@ from twisted.python import usage
 from livemail import __version__
 from livemail.app import MailServer, StartError
 from livemail.config import EX_CONFIG, Config, ConfigError, data_folder, load, local_profile, verdict
+from livemail.filters.find import CannotFind
+from livemail.milter.place import parse_place as parse_socket
+from livemail.milter_service import MilterServer, Serving, chosen
 from livemail.net.log import LineObserver
 
 _observers: list[LineObserver] = []
@@ -43,16 +46,19 @@ class _ConfigOptions(usage.Options):
 
     def postOptions(self) -> None:
         try:
-            self.config = local_profile(data_folder()) if self["config"] is None else load(self["config"])
+            self.config = self.read_config()
         except ConfigError as error:
             sys.stderr.write(f"{error}\n")
             raise SystemExit(EX_CONFIG) from None
 
+    def read_config(self) -> Config:
+        """Read what there is.  Raises ConfigError."""
+        return local_profile(data_folder()) if self["config"] is None else load(self["config"])
 
-class RunOptions(_ConfigOptions):
-    """Options of ``twistd livemail run``."""
 
-    longdesc = "Run the mail server.  Without --config: the local profile, on loopback, with data in $LIVEMAIL_DATA."
+class _ServingOptions(_ConfigOptions):
+    """Options of what goes on running: it has a log."""
+
     observer: LineObserver | None = None
     is_program = False
     """Whether twistd or twist runs us, as opposed to a program that embeds us."""
@@ -85,6 +91,57 @@ class RunOptions(_ConfigOptions):
         root["logger"] = "livemail.tap.log_observer"
 
 
+class RunOptions(_ServingOptions):
+    """Options of ``twistd livemail run``."""
+
+    longdesc = "Run the mail server.  Without --config: the local profile, on loopback, with data in $LIVEMAIL_DATA."
+
+
+class MilterOptions(_ServingOptions):
+    """Options of ``twistd livemail milter``."""
+
+    longdesc = (
+        "Serve livemail's filters to Postfix or Sendmail by the milter protocol: those of the [[filter]] tables in --config,"
+        " or one of them, or any filter with its defaults."
+    )
+    optParameters = [  # noqa: RUF012 (Twisted's way)
+        ["listen", "l", None, "Where: inet:PORT@HOST, inet6:PORT@HOST or unix:/path."],
+        [
+            "filter",
+            "f",
+            "",
+            "Only this filter: a name of the configuration, of `livemail filter list`, or package.module:Class.",
+        ],
+        ["service", "s", "smtp", "The service whose filters are served: smtp, submission, submissions or lmtp."],
+    ]
+    serving: Serving
+
+    def postOptions(self) -> None:
+        """Read everything; what is wrong ends the program."""
+        if self["listen"] is None:
+            raise usage.UsageError("say where: --listen inet:PORT@HOST or --listen unix:/path")
+        if self["config"] is None and not self["filter"]:
+            raise usage.UsageError("say what to serve: --config FILE with [[filter]] tables, or --filter NAME")
+        if self["service"] not in _SERVICES:
+            raise usage.UsageError(f"--service is one of {', '.join(_SERVICES)}")
+        try:
+            self.serving = Serving(parse_socket(self["listen"]), self["service"], self["filter"])
+        except ValueError as error:
+            raise usage.UsageError(f"--listen: {error}") from None
+        super().postOptions()
+        try:
+            chosen(self.config, self["filter"])
+        except (CannotFind, ValueError) as error:
+            sys.stderr.write(f"--filter: {error}\n")
+            raise SystemExit(EX_CONFIG) from None
+
+    def read_config(self) -> Config:
+        return super().read_config() if self["config"] is None else load(self["config"], is_server=False)
+
+
+_SERVICES = ("smtp", "submission", "submissions", "lmtp")
+
+
 class CheckOptions(_ConfigOptions):
     """Options of ``twistd livemail check``."""
 
@@ -102,6 +159,7 @@ class Options(usage.Options):
     subCommands = [  # noqa: RUF012 (Twisted's way)
         ["run", None, RunOptions, "Run the mail server."],
         ["check", None, CheckOptions, "Check the configuration and exit."],
+        ["milter", None, MilterOptions, "Serve the filters to Postfix or Sendmail."],
     ]
 
     def opt_version(self) -> NoReturn:
@@ -111,7 +169,7 @@ class Options(usage.Options):
 
     def postOptions(self) -> None:
         if self.subCommand is None:
-            raise usage.UsageError("say what to do: twistd livemail run, or twistd livemail check")
+            raise usage.UsageError("say what to do: twistd livemail run, check or milter")
 
 
 Hook = Callable[[type[BaseException], BaseException, TracebackType | None], object]
@@ -141,14 +199,23 @@ def makeService(options: Options) -> IService:
     """Make the server from parsed options.  Nothing is opened before the service is started."""
     from twisted.internet import reactor
 
-    chosen = options.subOptions
-    if not isinstance(chosen, RunOptions):
-        raise usage.UsageError("twistd livemail run is what makes a service")
+    asked = options.subOptions
+    if isinstance(asked, MilterOptions):
+        return MilterServer(
+            asked.config,
+            asked.serving,
+            reactor,
+            observer=asked.observer,
+            read_config=asked.read_config,
+            takes_signals=asked.is_program,
+        )
+    if not isinstance(asked, RunOptions):
+        raise usage.UsageError("twistd livemail run and twistd livemail milter are what make a service")
     return MailServer(
-        chosen.config,
+        asked.config,
         reactor,
-        is_local_profile=chosen.is_local_profile,
-        observer=chosen.observer,
-        show=_show if chosen.is_program else None,
-        takes_signals=chosen.is_program,
+        is_local_profile=asked.is_local_profile,
+        observer=asked.observer,
+        show=_show if asked.is_program else None,
+        takes_signals=asked.is_program,
     )

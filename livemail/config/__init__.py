@@ -59,25 +59,26 @@ LOCAL_PORTS: Final[dict[str, int]] = {
 }
 
 
-def loads(text: str, path: str, data: str | None = None) -> Config:
+def loads(text: str, path: str, data: str | None = None, *, is_server: bool = True) -> Config:
     """Read and check a configuration.  path: its name in messages; relative paths in it count from its folder.
 
-    data: used instead of the file's data folder.  Raises ConfigError with everything that is wrong.
+    data: used instead of the file's data folder.  is_server: it must say where to listen.  Raises ConfigError with everything
+    that is wrong.
     """
     table, source = parse(text, path)
     if data is not None:
         table["data"] = data
     config = build(Config, table, source)
     config = _absolute(config, Path(path).absolute().parent)
-    check(config, source)
+    check(config, source, is_server=is_server)
     if source.faults:
         raise ConfigError(path, source.faults)
     return config
 
 
-def load(path: str | Path, data: str | None = None) -> Config:
+def load(path: str | Path, data: str | None = None, *, is_server: bool = True) -> Config:
     """Read and check a configuration file.  Raises ConfigError."""
-    return loads(read_text(Path(path)), str(path), data)
+    return loads(read_text(Path(path)), str(path), data, is_server=is_server)
 
 
 def _absolute(config: Config, folder: Path) -> Config:

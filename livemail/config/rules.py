@@ -23,8 +23,8 @@ _HOSTNAME: Final = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?:\.(?!-)[A-Za-z0-9-]{1,
 CLEARTEXT_KEY: Final = {"submission": "allow_cleartext_auth", "imap": "cleartext_login", "pop3": "cleartext_login"}
 
 
-def check(config: Config, source: Source) -> None:
-    """Note every impossible combination."""
+def check(config: Config, source: Source, *, is_server: bool = True) -> None:
+    """Note every impossible combination.  is_server: somebody must be able to connect."""
     if config.hostname and not _HOSTNAME.match(config.hostname):
         source.fault(("hostname",), f'"{config.hostname}" is not a host name; write one such as "mail.example.org"')
     if not config.data and not source.is_doubtful(("data",)):
@@ -52,7 +52,7 @@ def check(config: Config, source: Source) -> None:
                 (section, "allow_cleartext_auth"),
                 f"nobody logs in to [{section}]; remove it, or write it in [submission]",
             )
-    if not config.listen and not source.is_doubtful(("listen",)):
+    if is_server and not config.listen and not source.is_doubtful(("listen",)):
         source.fault(
             (), 'nothing to listen on; add [[listen]] with service = "imaps" and address = "*:993" and the like'
         )

@@ -33,8 +33,15 @@ def test_the_same_connection_gets_its_dialogue_back():
     assert len(milters.made) == 1
 
 
-def test_another_connection_gets_one_that_was_made_to_forget():
+def test_another_connection_gets_one_of_its_own():
     milters = Milters()
+    for name in "abc":
+        milters.pool.park(milters.take(name))
+    assert [script.commands() for script in milters.made] == ["O", "O", "O"]
+
+
+def test_another_connection_gets_one_that_was_made_to_forget_where_that_is_allowed():
+    milters = Milters(reuse=True)
     helds = [milters.take(name) for name in "ab"]
     for held in helds:
         held.client.is_connected = True
@@ -48,7 +55,7 @@ def test_another_connection_gets_one_that_was_made_to_forget():
 
 
 def test_a_milter_that_cannot_forget_gets_a_connection_for_each():
-    milters = Milters(Options(4, 0, 0))
+    milters = Milters(Options(4, 0, 0), reuse=True)
     for name in "abc":
         milters.pool.park(milters.take(name))
     assert len(milters.made) == 3

@@ -13,6 +13,7 @@ from zope.interface import implementer
 
 from livemail.delivery.local import LocalDelivery
 from livemail.delivery.settings import DeliverySettings
+from livemail.filters.author import Server
 from livemail.filters.chain import FilterChain
 from livemail.interfaces.directory import Elsewhere, IDirectory, LocalAccount, Unknown
 from livemail.interfaces.identity import AuthenticationFailed, IAuthenticator, ISASLExchange, Login
@@ -171,7 +172,9 @@ class Rig:
         self.owner = Owner(self.clock, has_tls)
         self.settings = SMTPSettings(**settings)
         self.target = LocalDelivery(self.store, self.directory, delivery or DeliverySettings())
-        self.chain = FilterChain(filters, self.store, self.clock)
+        self.chain = FilterChain(
+            filters, self.store, self.clock, server=Server(hostname="mx.localhost", reactor=self.clock)
+        )
         self.dsn = dsn
 
     def site(self, service="smtp"):
