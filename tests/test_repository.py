@@ -59,7 +59,13 @@ def test_layers_are_kept_and_make_check_looks() -> None:
     assert "0 broken" in done.stdout
 
 
-DISTRIBUTIONS = {"dns": "dnspython", "OpenSSL": "pyopenssl", "argon2": "argon2-cffi", "zope": "zope.interface"}
+DISTRIBUTIONS = {
+    "dkim": "dkimpy",
+    "dns": "dnspython",
+    "OpenSSL": "pyopenssl",
+    "argon2": "argon2-cffi",
+    "zope": "zope.interface",
+}
 """Where the name that is imported is not the one that is installed."""
 
 

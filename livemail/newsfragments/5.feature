@@ -1,1 +1,3 @@
 Filters: ``[[filter]]`` tables in order, found by name or dotted path, typed configuration; bodies stream; scopes, time limits, failure policy, shadows, processes of their own.
+External milters in the chain (``use = "milter"``), the chain as a milter of Postfix and Sendmail (``twistd livemail milter``).
+DKIM: ``dkim-sign`` with RSA and Ed25519 keys, ``dkim-verify`` with Authentication-Results.

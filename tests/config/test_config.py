@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from livemail.config import LOCAL_PORTS, Config, ConfigError, data_folder, load, loads, local_profile, parse_place, show
+from livemail.config.filters import filter_specs
 from livemail.config.locate import locate
 from livemail.net.tls import local_ca
 
@@ -289,6 +290,21 @@ def test_the_reference_shows_a_route_with_every_key(tmp_path: Path) -> None:
         field.name for field in msgspec.structs.fields(type(route))
     }
     assert route.domains == ("example.net", "*.example.net")
+
+
+def test_the_reference_shows_filters_that_ship_with_every_key_and_its_default(tmp_path: Path) -> None:
+    import re
+
+    text = (Path(__file__).parents[2] / "conf" / "livemail.toml").read_text()
+    tables = re.findall(r"^#   \[\[filter\]\]\n(?:#   .*\n)+", text, re.MULTILINE)
+    config = loads(GOOD + re.sub(r"^#   ", "", "".join(tables), flags=re.MULTILINE), str(tmp_path / "c.toml"))
+    specs = filter_specs(config.filter)
+    assert [spec.use for spec in specs] == ["milter", "dkim-sign", "dkim-verify"]
+    for table, spec in zip(config.filter, specs, strict=True):
+        names = {field.name for field in msgspec.structs.fields(spec.filter.Config)}
+        assert names <= set(table)
+        required = {"socket": table["socket"]} if "socket" in names else {}
+        assert spec.config == spec.filter.Config(**required)
 
 
 def test_the_reference_shows_where_accounts_have_their_messages(tmp_path: Path) -> None:
