@@ -57,6 +57,8 @@ from livemail.directory import StoreDirectory
 from livemail.filters.author import Server
 from livemail.filters.filter_set import CannotLoad, FilterSet
 from livemail.filters.find import CannotFind
+from livemail.filters.plan import FilterSpec
+from livemail.filters.shipped.submission import Submission
 from livemail.imap.protocol import IMAPConnection
 from livemail.imap.site import Site as IMAPSite
 from livemail.interfaces.storage import IMailStore
@@ -128,11 +130,14 @@ def wire(config: Config, reactor: Any, store: IMailStore, threads: Threads, send
         directory=directory,
         folder=str(Path(config.data) / "filters"),
     )
-    filters = FilterSet(store, reactor, threads.blocking, surroundings)
+    rules = Submission.Config(config.delivery.check_from, config.delivery.repair_submissions)
+    always = FilterSpec("submission", Submission, rules, services=frozenset({"submission", "submissions"}))
+    filters = FilterSet(store, reactor, threads.blocking, surroundings, always=(always,))
     filters.replace(filter_specs(config.filter))
     reporter = Reporter(
         hostname, Address("postmaster", config.domains[0]), time.time, lambda: secrets.token_hex(16), config.bounce
     )
+    reporter = Reporter(hostname, Address("postmaster", config.domains[0]), time.time, new_token, config.bounce)
     rewriter = Rewriter(sender_keys, config.domains[0], time.time)
     delivery = LocalDelivery(store, directory, config.delivery, reporter=reporter, rewriter=rewriter)
 
@@ -181,6 +186,11 @@ def wire_routing(config: Config, reactor: Any, hostname: str) -> tuple[Resolver,
     ourselves = Ourselves([hostname, *config.relay.own_names], [(place.host, place.port) for place in takers])
     shuffle = secrets.SystemRandom().shuffle
     return resolver, Routing(config.relay, config.route, resolver=resolver, ourselves=ourselves, shuffle=shuffle)
+
+
+def new_token() -> str:
+    """Make the left side of a Message-ID: letters and digits nobody can guess."""
+    return secrets.token_hex(16)
 
 
 class MailServer(MultiService):

@@ -20,12 +20,16 @@ class DeliverySettings(Settings, frozen=True, kw_only=True):
     capture_outbound: file what goes to other domains in the sender's own mailbox ``outbox`` instead of sending it.
     outbox: that mailbox's name.
     check_sender: a submitter's reverse-path must be an address of his account (RFC 6409 §6.1), or null.
+    check_from: what it means that From names somebody else than the submitter (RFC 6409 §8.1): "flag", Sender names him; "refuse"; "off".
+    repair_submissions: submitted messages get the From, Date and Message-ID they lack, and lose Bcc (RFC 6409 §8).
     rewrite_senders: what aliases send on to other domains gets a reverse-path of ours (SRS), see `livemail.delivery.srs`.
     """
 
     capture_outbound: bool = False
     outbox: str = "Outbox (captured)"
     check_sender: bool = True
+    check_from: Literal["off", "flag", "refuse"] = "flag"
+    repair_submissions: bool = True
     rewrite_senders: bool = True
 
 

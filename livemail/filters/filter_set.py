@@ -25,8 +25,17 @@ class FilterSet:
 
     log = Logger()
 
-    def __init__(self, store: IMailStore, clock: IReactorTime, run_blocking: RunBlocking, server: Server) -> None:
-        """server: what filters may use; its folder is made when there are filters."""
+    def __init__(
+        self,
+        store: IMailStore,
+        clock: IReactorTime,
+        run_blocking: RunBlocking,
+        server: Server,
+        *,
+        always: Sequence[FilterSpec] = (),
+    ) -> None:
+        """server: what filters may use; its folder is made when there are filters.  always: come before all that are configured."""
+        self._always = tuple(always)
         self._store = store
         self._clock = clock
         self._run_blocking = run_blocking
@@ -59,7 +68,7 @@ class FilterSet:
         if specs and self._server.folder:
             Path(self._server.folder).mkdir(mode=0o700, exist_ok=True)
         try:
-            for spec in specs:
+            for spec in (*self._always, *specs):
                 same = next((each for each in known.values() if each.spec == spec), None)
                 if same is not None:
                     del known[id(same)]

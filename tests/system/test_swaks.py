@@ -48,6 +48,26 @@ def test_swaks_submits_with_starttls_and_auth_and_outbound_is_captured(server: S
     assert any(b"Subject: captured one" in octets for octets in found.values())
 
 
+def test_a_submitted_message_is_completed_and_loses_bcc_and_its_author_is_checked(server: Server) -> None:
+    you = server.facts["account"]
+    data = "Bcc: secret@elsewhere.example\\nFrom: boss@elsewhere.example\\nSubject: mended\\n\\nBcc: in the body\\n"
+    status, talk = _swaks(server, "submission", "--to", you, "--from", you, "--tls", *_auth(server), "--data", data)
+    assert status == 0, talk
+    client = imap(server)
+    (octets,) = [octets for octets in fetch_all(client).values() if b"Subject: mended" in octets]
+    client.logout()
+    header, _, body = octets.partition(b"\r\n\r\n")
+    for field in (
+        b"\r\nSender: you@localhost\r\n",
+        b"\r\nDate: ",
+        b"\r\nMessage-ID: <",
+        b"\r\nFrom: boss@elsewhere.example",
+    ):
+        assert header.count(field) == 1, octets
+    assert b"secret" not in octets
+    assert body.startswith(b"Bcc: in the body\r\n")
+
+
 def test_swaks_is_refused_without_auth_on_submission(server: Server) -> None:
     status, talk = _swaks(server, "submission", "--to", "you@localhost")
     assert status != 0
