@@ -38,6 +38,9 @@ class Submits:
     def __call__(self, header, body=b"\r\nx\r\n"):
         """The message as delivered, behind the trace."""
         reply = self.say(header, body)
+        while not reply:  # long content lets the reactor turn now and then
+            self.rig.clock.advance(0.001)
+            reply = self.client.read()
         assert reply.startswith("250"), reply
         octets = self.rig.mail(account=1)[-1]
         trace = octets.index(b"Received: ")
