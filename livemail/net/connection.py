@@ -51,6 +51,22 @@ def _session_id() -> str:
     return f"{int(time.time()):x}-{next(_serial):x}"
 
 
+def send_at_once(transport: Any, octets: bytes) -> bytes:
+    """Send to a plain TCP transport's socket what it takes now; return the rest, which is for ``transport.write``.
+
+    A reply sent at once saves two epoll_ctl and a turn of the reactor: 36 k dialogues a second against 28 k.  Only where nothing is
+    queued before it, or it would overtake.  Straight to the socket: Twisted's three layers around `send` cost as much as
+    the rest of the way.
+    """
+    if transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting:  # noqa: SLF001
+        return octets
+    try:
+        sent = transport.socket.send(octets)
+    except OSError:
+        return octets  # Full, or broken: the transport's own attempt finds out, and knows what to do.
+    return octets[sent:]
+
+
 class Wire(Protocol):
     """What turns octets into events; see ``wire.py`` of each protocol."""
 
@@ -163,19 +179,9 @@ class Connection(TwistedProtocol):
             self._out.clear()
             self._out_size = 0
             transport: Any = self.transport
-            # A reply sent at once saves two epoll_ctl and a turn of the reactor: 36 k dialogues a second against 28 k.
-            # Only where nothing is queued before it, or it would overtake.  Straight to the socket: Twisted's three layers
-            # around `send` cost as much as the rest of this method.
-            if self._is_plain_tcp and not (
-                transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting  # noqa: SLF001
-            ):
-                try:
-                    sent = transport.socket.send(octets)
-                except OSError:
-                    sent = 0  # Full, or broken: the transport's own attempt finds out, and knows what to do.
-                if sent == len(octets):
-                    return
-                octets = octets[sent:]
+            octets = send_at_once(transport, octets) if self._is_plain_tcp else octets
+            if not octets:
+                return
             transport.write(octets)
 
     async def drained(self) -> None:
