@@ -42,7 +42,7 @@ class ClientTLS:
         """authorities: PEM file of those that are trusted, "" for the system's.  Raises CertificateError."""
         self._any = _context()
         self._verified = _context()
-        self._verified.set_verify(SSL.VERIFY_PEER, _note)
+        self._verified.set_verify(SSL.VERIFY_PEER)
         if authorities:
             try:
                 self._verified.load_verify_locations(authorities)
@@ -65,14 +65,6 @@ def _context() -> SSL.Context:
     return context
 
 
-def _note(connection: SSL.Connection, _certificate: Any, error: int, _depth: int, is_good: int) -> bool:
-    """Called by OpenSSL for each certificate of the chain; must not raise."""
-    handshake: Handshake = connection.get_app_data()
-    if not is_good and not handshake.problem:
-        handshake.problem = _PROBLEMS.get(error, f"the certificate cannot be verified (X.509 error {error})")
-    return bool(is_good)
-
-
 @implementer(IOpenSSLClientConnectionCreator)
 class Handshake:
     """One connection's handshake.  problem: what was found wrong with the certificate, "" for nothing."""
@@ -88,10 +80,17 @@ class Handshake:
     def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
         """Twisted asks for OpenSSL's side."""
         connection = SSL.Connection(self._context, None)
-        connection.set_app_data(self)
+        if self._is_verified:
+            connection.set_verify(SSL.VERIFY_PEER, self._note)
         if self._asked:
             connection.set_tlsext_host_name(self._asked.encode("ascii"))
         return connection
+
+    def _note(self, _connection: Any, _certificate: Any, error: int, _depth: int, is_good: int) -> bool:
+        """Called by OpenSSL for each certificate of the chain; must not raise."""
+        if not is_good and not self.problem:
+            self.problem = _PROBLEMS.get(error, f"the certificate cannot be verified (X.509 error {error})")
+        return bool(is_good)
 
     def check(self, connection: SSL.Connection) -> None:
         """The handshake is complete: see whose certificate it was.  Raises UntrustedPeer."""

@@ -173,7 +173,10 @@ class Session:
                     said = yield from self._ask(base64.b64encode(secret) + b"\r\n", "auth")
         else:
             raise HostRefused(_ours(454, "4.7.0", "The host offers neither AUTH PLAIN nor AUTH LOGIN", "auth"))
-        if meaning("auth", said.code) is not OK:
+        answer = meaning("auth", said.code)
+        if answer is GO:
+            raise _wrong(said, "auth")
+        if answer is not OK:
             raise HostRefused(reply_of(said, "auth"))
 
     # ------------------------------------------------------------------------------------------ messages

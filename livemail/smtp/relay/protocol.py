@@ -279,6 +279,8 @@ class RelayConnection(Protocol):
         return self._checked(need, octets)
 
     def _read_done(self, need: Read, octets: bytes | None, error: BaseException | None) -> None:
+        if self._read is None:
+            return  # Not wanted any more.
         self._read = None
         if error is not None or octets is None:
             self._step(None, self._unreadable(error))

@@ -25,9 +25,7 @@ class Message:
 
 
 class Peer:
-    def __init__(
-        self, offers: tuple[bytes, ...] = (), *, lmtp: bool = False, early: bytes = b"", **actions: Any
-    ) -> None:
+    def __init__(self, offers: tuple[bytes, ...] = (), *, lmtp: bool = False, early: Any = b"", **actions: Any) -> None:
         """early: sent as soon as the first octets of DATA content came."""
         self.offers = offers
         self.lmtp = lmtp
@@ -51,6 +49,14 @@ class Peer:
         chosen = self.actions.get(stage)
         action = default if chosen is None else chosen[min(count, len(chosen) - 1)]
         return [default if action is None else action]
+
+    @staticmethod
+    def _said(actions: list[Any]) -> bytes:
+        """The octets a list of actions begins with."""
+        first = actions[0]
+        while isinstance(first, list | tuple):
+            first = first[0] if isinstance(first, list) else first[1]
+        return first if isinstance(first, bytes) else b""
 
     def greet(self) -> list[Any]:
         return self._act("greeting", b"220 peer.example ESMTP\r\n")
@@ -124,18 +130,18 @@ class Peer:
             return self._act("helo", b"250 peer.example\r\n")
         if verb == b"STARTTLS":
             actions = self._act("starttls", b"220 2.0.0 go\r\n")
-            return [*actions, TLS] if isinstance(actions[0], bytes) and actions[0].startswith(b"220") else actions
+            return [*actions, TLS] if self._said(actions).startswith(b"220") else actions
         if verb == b"AUTH":
             self._auth = 2 if line.endswith(b"LOGIN") else 0
             return self._act("auth", b"334 VXNlcm5hbWU6\r\n" if self._auth else b"235 2.7.0 ok\r\n")
         if verb == b"MAIL":
             actions = self._act("mail", b"250 2.1.0 ok\r\n")
-            is_taken = isinstance(actions[0], bytes) and actions[0].startswith(b"2")
+            is_taken = self._said(actions).startswith(b"2")
             self._mail, self._rcpts = line if is_taken else b"", []
             return actions
         if verb == b"RCPT":
             actions = self._act("rcpt", b"250 2.1.5 ok\r\n") if self._mail else [b"503 5.5.1 MAIL first\r\n"]
-            if isinstance(actions[0], bytes) and actions[0].startswith(b"2"):
+            if self._said(actions).startswith(b"2"):
                 self._rcpts.append(line)
             return actions
         if verb == b"RSET":
@@ -143,7 +149,7 @@ class Peer:
             return self._act("rset", b"250 2.0.0 ok\r\n")
         if verb == b"DATA":
             actions = self._act("data", b"354 go\r\n" if self._rcpts else b"554 5.5.1 no valid recipients\r\n")
-            self._in_data = isinstance(actions[0], bytes) and b"354 " in actions[0]
+            self._in_data = b"354 " in self._said(actions)
             return actions
         if verb == b"BDAT":
             words = line.split()

@@ -95,9 +95,11 @@ class Transport:
 
     def _do(self, actions: list[Any]) -> None:
         for action in actions:
-            if action == STALL:
+            if isinstance(action, list):
+                self._do(action)
+            elif action == STALL:
                 self.is_stalled = True
-            elif action in {DROP, RESET}:
+            elif action in (DROP, RESET):
                 self.is_closing = True
             elif isinstance(action, bytes) and not (self.is_stalled or self.is_closing):
                 self.to_client.append(action)
