@@ -16,6 +16,7 @@ from livemail.config.placement import check_placement
 from livemail.config.read import Source
 from livemail.config.ways import check_routes
 from livemail.net.tls import CertificateError, Files, load
+from livemail.net.tls_client import ClientTLS
 
 MAX_SOCKET_PATH: Final = 107
 """Octets, without the NUL.  unix(7)."""
@@ -42,6 +43,7 @@ def check(config: Config, source: Source, *, is_server: bool = True) -> None:
                 source.fault((part.name, name), f"`{name}` {text}")
     _check_log(config, source)
     check_routes(config, source)
+    _check_authorities(config, source)
     check_placement(config, source)
     _check_certificates(config, source)
     _check_sizes(config, source)
@@ -92,6 +94,14 @@ def _check_certificates(config: Config, source: Source) -> None:
         )
     for position, each in enumerate(tls.more):
         _check_files(Files(each.certificate, each.key), tls.minimum, ("tls", "more", position), source)
+
+
+def _check_authorities(config: Config, source: Source) -> None:
+    if config.relay.tls_ca:
+        try:
+            ClientTLS(config.relay.tls_ca)
+        except CertificateError as error:
+            source.fault(("relay", "tls_ca"), str(error))
 
 
 def _check_files(files: Files, minimum: str, path: KeyPath, source: Source) -> None:

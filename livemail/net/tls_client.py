@@ -20,6 +20,7 @@ from livemail.interfaces.relay import NextHop
 from livemail.net.tls import CertificateError
 
 _PROBLEMS: Final = {
+    7: "the certificate's signature is not its issuer's",
     9: "the certificate is not valid yet",
     10: "the certificate has expired",
     18: "the certificate is signed by itself",

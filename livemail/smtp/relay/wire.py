@@ -126,6 +126,7 @@ class Replies:
             at = self._at
             end = buffer.find(b"\n", at)
             if (end + 1 if end >= 0 else len(buffer)) - at > LINE_OCTETS:
+                _check_beginning(buffer[at : at + 4])
                 raise ReplyError("a reply line that is too long")
             if end < 0:
                 _check_beginning(buffer[at : at + 4])

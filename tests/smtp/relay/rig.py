@@ -129,7 +129,7 @@ class Transport:
                 return
             octets = b"".join(self.to_client)
             self.to_client = []
-            for at in range(0, len(octets), self.piece or len(octets)):
+            for at in range(0, len(octets), self.piece or len(octets) or 1):
                 if self.is_lost:
                     return
                 self.connection.dataReceived(octets[at : at + (self.piece or len(octets))])
