@@ -45,6 +45,8 @@ _BDAT_OCTETS: Final = 256 * 1024
 _RCPT: Final[tuple[Stage, ...]] = ("rcpt",)
 _CONTENT: Final[tuple[Stage, ...]] = ("content",)
 
+_TOLD: Final = {"helo": "ehlo", "rset": "mail", "chunk": "content"}
+
 Verdict = Literal["delivered", "failed", "deferred", "again"]
 """again: not delivered, and another host may be asked at once."""
 
@@ -67,9 +69,12 @@ class HostRefused(Exception):
 
 def reply_of(said: Said, stage: Stage) -> Reply:
     """Make the reply that is kept of what was said."""
-    return Reply(
-        said.code, said.enhanced or f"{said.code // 100}.0.0", said.text, "content" if stage == "chunk" else stage
-    )
+    return Reply(said.code, said.enhanced or f"{said.code // 100}.0.0", said.text, told_stage(stage))
+
+
+def told_stage(stage: str) -> str:
+    """What a stage is called outside: `livemail.interfaces.relay.Reply.stage` knows fewer."""
+    return _TOLD.get(stage, stage)
 
 
 def _ours(code: int, enhanced: str, text: str, stage: str) -> Reply:
@@ -77,7 +82,8 @@ def _ours(code: int, enhanced: str, text: str, stage: str) -> Reply:
 
 
 def _wrong(said: Said, stage: Stage) -> Broken:
-    return Broken("garbage", _ours(451, "4.5.0", f"The host answered {said.code} where that means nothing", stage))
+    text = f"The host answered {said.code} where that means nothing"
+    return Broken("garbage", _ours(451, "4.5.0", text, told_stage(stage)))
 
 
 class Session:

@@ -33,7 +33,7 @@ from livemail.mail.errors import MailError
 from livemail.net.connection import send_at_once
 from livemail.net.coroutines import Run
 from livemail.net.tls_client import ClientTLS, Handshake, UntrustedPeer
-from livemail.smtp.relay.dialogue import Dialogue, Session, T, reply_of
+from livemail.smtp.relay.dialogue import Dialogue, Session, T, reply_of, told_stage
 from livemail.smtp.relay.needs import Broken, Kind, Read, Secure, Turn, Write
 from livemail.smtp.relay.settings import RelaySettings
 from livemail.smtp.relay.state import Stage
@@ -198,6 +198,8 @@ class RelayConnection(Protocol):
 
     def _serve(self, need: Any) -> Any:
         """Do what the dialogue asks; returns the answer, or `_WAIT`.  Raises Broken."""
+        if self.is_lost:
+            raise self._broken("lost")
         if isinstance(need, Turn):
             self._check_silence()
             if need.octets:
@@ -374,7 +376,7 @@ class RelayConnection(Protocol):
         if kind == "garbage":
             said, self._said = said or self._said, []
         text = words.format(detail=detail)
-        return Broken(kind, Reply(451, enhanced, text, self._stage, is_remote=False), said)
+        return Broken(kind, Reply(451, enhanced, text, told_stage(self._stage), is_remote=False), said)
 
     # ------------------------------------------------------------------------------------------ transport's callbacks
 

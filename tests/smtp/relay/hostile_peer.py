@@ -13,8 +13,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 from twisted.internet import reactor
+from twisted.internet.defer import ensureDeferred
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Protocol, ServerFactory
+from twisted.internet.task import Clock, deferLater
 from zope.interface import implementer
 
 from tests.smtp.relay.peer import DROP, ENDLESS, RESET, SLOW, STALL, TLS, Peer
@@ -23,19 +25,58 @@ DEAF = "deaf"  # read nothing more
 GARBLE = "garble"  # answer the handshake with text
 
 
+QUIET_TURNS = 25
+
+
+class Hurry:
+    """The reactor for connections, a clock of ours for time: when both ends are silent, time goes on to what is next due.
+
+    Both ends live in this process, so silence is a number of turns in which nothing arrived, however slow the machine is.
+    """
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.connectTCP, self.connectUNIX = reactor.connectTCP, reactor.connectUNIX
+        self.seconds, self.callLater = self.clock.seconds, self.clock.callLater
+
+    async def until(self, done: Callable[[], bool], factories: list[HostileFactory]) -> None:
+        """Let both ends do what they do until ``done``."""
+        quiet = seen = 0
+        while not done():
+            await deferLater(reactor, 0, lambda: None)
+            self.clock.advance(0)
+            events = sum(factory.events for factory in factories)
+            quiet = quiet + 1 if events == seen else 0
+            seen = events
+            due = self.clock.getDelayedCalls()
+            if quiet > QUIET_TURNS and due:
+                self.clock.advance(max(0.0, min(call.getTime() for call in due) - self.clock.seconds()))
+                quiet = 0
+
+    async def finish(self, coroutine: Any, factories: list[HostileFactory]) -> Any:
+        """The result of a coroutine."""
+        running = ensureDeferred(coroutine)
+        await self.until(lambda: bool(running.called), factories)
+        return await running
+
+
 class HostileProtocol(Protocol):
     def __init__(self, factory: HostileFactory, peer: Peer) -> None:
         self.owner, self.peer = factory, peer
         self.is_stalled = self.is_lost = self.garbles = False
 
     def connectionMade(self) -> None:
+        self.owner.events += 1
         self.owner.open.add(self)
+        if hasattr(self.transport, "setTcpNoDelay"):
+            self.transport.setTcpNoDelay(True)  # else the kernel waits, and that is no silence of ours
         if self.owner.implicit_tls:
             self.act([TLS, *self.peer.greet()])
         else:
             self.act(self.peer.greet())
 
     def dataReceived(self, data: bytes) -> None:
+        self.owner.events += 1
         if self.garbles:
             self.transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         elif not self.is_stalled:
@@ -78,16 +119,19 @@ class HostileProtocol(Protocol):
     def slowly(self, octets: bytes) -> None:
         if octets and not self.is_lost:
             self.transport.write(octets[:1])
+            self.owner.events += 1
             reactor.callLater(0, self.slowly, octets[1:])
 
     def endlessly(self, octets: bytes) -> None:
         if not self.is_lost:
             self.transport.write(octets)
             self.owner.endless_octets += len(octets)
+            self.owner.events += 1
             reactor.callLater(0, self.endlessly, octets)
 
     def connectionLost(self, reason: Any = None) -> None:
         self.is_lost = True
+        self.owner.events += 1
         self.owner.open.discard(self)
 
 
@@ -101,6 +145,7 @@ class HostileFactory(ServerFactory):
         self.peers: list[Peer] = []
         self.open: set[HostileProtocol] = set()
         self.endless_octets = 0
+        self.events = 0  # what arrived, and what is under way
 
     def buildProtocol(self, addr: Any) -> HostileProtocol:
         peer = self.make(len(self.peers))

@@ -1,4 +1,4 @@
-"""A peer that misbehaves in every phase, over real sockets: each ends as it should, nothing hangs, nothing arrives twice.
+"""A peer that misbehaves in every phase, over real sockets, with the times of RFC 5321 on a clock of ours: each ends as it should, nothing hangs, nothing arrives twice.
 
 A scenario is what the peer does (`Peer`'s keywords) and what becomes of the message.  Its name is its sentence.
 """
@@ -12,14 +12,13 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, ensureDeferred
-from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from livemail.interfaces.relay import Hops, NextHop
 from livemail.net.tls_client import ClientTLS
 from livemail.smtp.relay.relay import Relay
 from livemail.smtp.relay.settings import RelaySettings
-from tests.smtp.relay.hostile_peer import DEAF, GARBLE, Authority, HostileFactory
+from tests.smtp.relay.hostile_peer import DEAF, GARBLE, Authority, HostileFactory, Hurry
 from tests.smtp.relay.peer import ALL, DROP, ENDLESS, PIPELINED, RESET, SLOW, STALL, Peer
 from tests.smtp.relay.rig import MESSAGE, job
 
@@ -30,12 +29,10 @@ with tempfile.TemporaryDirectory() as _folder:
 OFFERS_TLS = (*PIPELINED, b"STARTTLS")
 LARGE = (b"y" * 998 + b"\r\n") * 8000
 LINES = b"250-and more\r\n" * 100
-TO = ("a@peer.example", "b@peer.example", "c@peer.example")
+STAGES = ("connect", "greeting", "ehlo", "starttls", "tls", "auth", "mail", "rcpt", "data", "content")
+"""What `livemail.interfaces.relay.Reply` says there is."""
 
-SHORT = RelaySettings(
-    connect_timeout=1, connect_stagger=0.05, tls_timeout=0.3, greeting_timeout=0.3, command_timeout=0.3, mail_timeout=0.3, rcpt_timeout=0.3,
-    data_timeout=0.3, block_timeout=0.3, end_timeout=0.3, quit_timeout=0.3, connection_idle_timeout=0.3,
-)  # fmt: skip
+TO = ("a@peer.example", "b@peer.example", "c@peer.example")
 
 
 class Scenario:
@@ -213,24 +210,20 @@ class HostilePeerTests(TestCase):
             actions["content"] = actions.pop("actions_content")
         factory = HostileFactory(scenario.peer, scenario.certificate, implicit_tls=scenario.implicit)
         port = reactor.listenTCP(0, factory, interface="127.0.0.1")
-        relay = Relay(reactor, SHORT, "client.example", time.time, TRUSTING)
+        hurry = Hurry()
+        relay = Relay(hurry, RelaySettings(), "client.example", time.time, TRUSTING)
         hop = NextHop(
             "peer.example", port.getHost().port, ("127.0.0.1",), tls=scenario.tls, protocol="lmtp" if scenario.lmtp else "smtp", **scenario.hop
         )  # fmt: skip
         what = job(scenario.content, to=scenario.to)
-        try:
-            attempted = await relay.attempt(Hops("peer.example", (hop,)), what)
-            if scenario.twice:
-                attempted = await relay.attempt(Hops("peer.example", (hop,)), what)
-        finally:
-            await relay.close()
-            await port.stopListening()
+        attempted = None
+        for _ in range(2 if scenario.twice else 1):
+            attempted = await hurry.finish(relay.attempt(Hops("peer.example", (hop,)), what), [factory])
+        await hurry.finish(relay.close(), [factory])
         for left in factory.open:
             left.listen_again()
-        for _ in range(200):
-            if not factory.open:
-                break
-            await deferLater(reactor, 0.01, lambda: None)
+        await hurry.until(lambda: not factory.open, [factory])
+        await port.stopListening()
         assert [result.fate for result in attempted.results] == scenario.fates, attempted
         reply = attempted.results[0].reply
         assert not scenario.code or reply.code == scenario.code, attempted
@@ -238,11 +231,13 @@ class HostilePeerTests(TestCase):
         assert len(factory.messages) == scenario.taken, [peer.lines for peer in factory.peers]
         assert all(message.content == scenario.content for message in factory.messages)
         assert not scenario.connections or len(factory.peers) == scenario.connections, attempted
+        assert all(each.outcome.stage in STAGES for each in attempted.attempts), attempted
+        assert reply.stage in STAGES
         assert reply.text.isprintable()
         assert len(reply.text) <= 512
-        assert not factory.open
         assert not relay.busy
         assert not relay.pool._hosts, "room that nobody gave back"
+        assert not hurry.clock.getDelayedCalls()
         assert factory.endless_octets < 3_000_000
         assert attempted.attempts
         assert "secret" not in repr(attempted)

@@ -16,11 +16,10 @@ from livemail.interfaces.relay import Hops, IRelay, NextHop
 from livemail.mail.errors import StorageFailed
 from livemail.smtp.relay.relay import Relay
 from livemail.smtp.relay.settings import RelaySettings
-from tests.smtp.relay.hostile_peer import Authority, HostileFactory
+from tests.smtp.relay.hostile_peer import Authority, HostileFactory, Hurry
 from tests.smtp.relay.peer import ALL, PIPELINED, STALL, Peer
 from tests.smtp.relay.rig import MESSAGE, TLS, Reader, job
 
-SHORT = {"quit_timeout": 0.3, "end_timeout": 0.3, "command_timeout": 0.3, "tls_timeout": 0.3, "connect_stagger": 0.05}
 NOBODY = 9  # discard: nobody listens in the tests' network
 
 
@@ -32,10 +31,11 @@ class RelayTests(TestCase):
         self.make()
 
     def make(self, **settings):
-        self.relay = Relay(reactor, RelaySettings(**{**SHORT, **settings}), "client.example", time.time, TLS)
+        self.hurry = Hurry()
+        self.relay = Relay(self.hurry, RelaySettings(**settings), "client.example", time.time, TLS)
 
     async def tearDown(self):
-        await self.relay.close()
+        await self.hurry.finish(self.relay.close(), self.factories)
         for port in self.ports:
             await port.stopListening()
         for factory in self.factories:
@@ -59,8 +59,11 @@ class RelayTests(TestCase):
             f"mx{port}.example", port, addresses or ("127.0.0.1",), tls=options.pop("tls", "none"), **options
         )
 
+    def begin(self, *hops, **options):
+        return ensureDeferred(self.relay.attempt(Hops("peer.example", hops), job(**options)))
+
     async def attempt(self, *hops, **options):
-        return await self.relay.attempt(Hops("peer.example", hops), job(**options))
+        return await self.hurry.finish(self.relay.attempt(Hops("peer.example", hops), job(**options)), self.factories)
 
     async def test_it_is_what_it_provides(self):
         assert verifyObject(IRelay, self.relay)
@@ -152,7 +155,7 @@ class RelayTests(TestCase):
     async def test_a_connection_of_another_destination_is_not_used(self):
         factory = self.listen()
         for destination in ("one.example", "two.example"):
-            await self.relay.attempt(Hops(destination, (self.hop(factory),)), job())
+            await self.hurry.finish(self.relay.attempt(Hops(destination, (self.hop(factory),)), job()), self.factories)
         assert len(factory.peers) == 2
 
     async def test_more_at_once_than_connections_wait_their_turn(self):
@@ -192,6 +195,7 @@ class RelayTests(TestCase):
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "lmtp")  # noqa: PTH118
             factory = HostileFactory(lambda _: Peer(ALL, lmtp=True, content=[None, b"452 4.2.2 full\r\n"]))
+            self.factories.append(factory)
             port = reactor.listenUNIX(path, factory)
             hop = NextHop("", path=path, protocol="lmtp", tls="none")
             attempted = await self.attempt(hop, to=("a@x.example", "b@x.example"))
@@ -207,7 +211,7 @@ class RelayTests(TestCase):
         attempted = await self.attempt(hop)
         assert attempted.results[0].fate == "delivered"
         assert [each.outcome.stage for each in attempted.attempts] == ["tls", "content"]
-        await self.relay.pool.close()
+        await self.hurry.finish(self.relay.pool.close(), self.factories)
         self.relay.pool._is_closed = False
         attempted = await self.attempt(hop)
         assert [each.outcome.stage for each in attempted.attempts] == ["content"]
@@ -233,16 +237,17 @@ class RelayTests(TestCase):
         waiting, idle = self.listen(rcpt=STALL), self.listen()
         late = self.listen(content=STALL)
         await self.attempt(self.hop(idle))
-        attempts = [ensureDeferred(self.attempt(self.hop(factory))) for factory in (waiting, late)]
-        while not (late.peers and late.peers[0].messages and waiting.peers and len(waiting.peers[0].lines) > 2):
-            await deferLater(reactor, 0.01, lambda: None)
+        attempts = [self.begin(self.hop(factory)) for factory in (waiting, late)]
+        await self.hurry.until(
+            lambda: late.peers and late.peers[0].messages and waiting.peers and len(waiting.peers[0].lines) > 2, self.factories
+        )  # fmt: skip
         closing = ensureDeferred(self.relay.close())
         broken = await attempts[0]
         assert broken.results[0].reply.text == "The server is stopping"
         assert not broken.is_down
         next(iter(late.open)).transport.write(b"250 2.0.0 taken\r\n")
+        await self.hurry.until(lambda: closing.called, self.factories)
         assert (await attempts[1]).results[0].fate == "delivered"
-        await closing
         assert idle.peers[0].lines[-1] == b"QUIT"
         with self.assertRaises(CancelledError):
             await self.attempt(self.hop(idle))
@@ -250,13 +255,12 @@ class RelayTests(TestCase):
     async def test_cancelling_an_attempt_gives_its_room_back(self):
         self.make(connections_per_host=1)
         factory = self.listen(make=lambda number: Peer(PIPELINED, rcpt=STALL) if number == 0 else Peer(PIPELINED))
-        first = ensureDeferred(self.attempt(self.hop(factory)))
-        second = ensureDeferred(self.attempt(self.hop(factory)))
-        while not factory.peers or len(factory.peers[0].lines) < 3:
-            await deferLater(reactor, 0.01, lambda: None)
+        first, second = self.begin(self.hop(factory)), self.begin(self.hop(factory))
+        await self.hurry.until(lambda: factory.peers and len(factory.peers[0].lines) > 2, self.factories)
         first.cancel()
         with self.assertRaises(CancelledError):
             await first
+        await self.hurry.until(lambda: second.called, self.factories)
         assert (await second).results[0].fate == "delivered"
 
     async def test_a_bug_of_ours_is_a_deferral(self):
