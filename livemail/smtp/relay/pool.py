@@ -81,9 +81,16 @@ class Pool:
             self._count(key, host, -1)
         if self._make_room(key, host):
             return None
-        waiter: Deferred[RelayConnection | None] = Deferred(lambda it: host.waiting.remove(it))
+        waiter: Deferred[RelayConnection | None] = Deferred(lambda it: self._give_up(key, it))
         host.waiting.append(waiter)
         return await waiter
+
+    def _give_up(self, key: Key, waiter: Deferred[RelayConnection | None]) -> None:
+        """Who waited does not wait any more."""
+        host = self._hosts[key]
+        host.waiting.remove(waiter)
+        if host.is_forgettable:
+            del self._hosts[key]
 
     def _make_room(self, key: Key, host: _Host) -> bool:
         """Whether one more connection may be made; then it is counted."""

@@ -164,6 +164,16 @@ def test_closing_says_quit_and_sends_who_waits_away(pooled):
     assert not pooled.clock.getDelayedCalls()
 
 
+def test_nothing_is_kept_of_who_gave_up_waiting(pooled):
+    for _ in range(2):
+        pooled.take()
+    pooled.take(OTHER)
+    waiting, _ = pooled.take(key_of("f", hop()))
+    waiting.addErrback(lambda _: None)
+    waiting.cancel()
+    assert set(pooled.pool._hosts) == {KEY, OTHER}
+
+
 def test_nothing_is_kept_of_a_host_nobody_talks_to(pooled):
     for at in range(50):
         key = key_of(f"d{at}", hop())
