@@ -1,7 +1,7 @@
 """The ``livemail`` command.
 
     livemail [--data DIR] [--config FILE] [--json] account add|list|show|password|remove
-                                                   store check
+                                                   store check|backup DIR|verify DIR|restore DIR
                                                    message explain
                                                    import maildir|mbox|eml|imap SOURCE --account NAME
                                                    export maildir|mbox|eml TARGET --account NAME
@@ -30,7 +30,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from livemail import __version__
-from livemail.admin import command, control, message_words, transfer_words
+from livemail.admin import backup_words, command, control, message_words, transfer_words
+from livemail.admin.backups import Backups
 from livemail.admin.explain import Explain
 from livemail.admin.operations import (
     EX_NO_PERMISSION,
@@ -64,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
     words.set_defaults(data=None, config=None, json=False)
     words.add_argument("--version", action="version", version=f"livemail {__version__}")
     subparsers = words.add_subparsers(metavar="WORD", required=True)
-    command.add_words(subparsers)
+    backup_words.add_words(command.add_words(subparsers))
     message_words.add_words(subparsers)
     transfer_words.add_words(subparsers)
     config = subparsers.add_parser("config", help="show or check the configuration").add_subparsers(
@@ -146,7 +147,8 @@ class Target:
                 operations = Operations(store, self._config.domains, passwords.hash)
                 operations.add("message.explain", Explain(store))
                 moves = Transfers(store, lambda: self._config.domains, threads.blocking, os.cpu_count() or 1)
-                for name, function in moves.operations().items():
+                backups = Backups(store, lambda: self._config.domains, threads.blocking)
+                for name, function in (moves.operations() | backups.operations()).items():
                     operations.add(name, function)
                 return threads.wait(operations.perform(operation, arguments, progress))
             finally:
@@ -231,6 +233,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; return the exit status."""
     arguments = parser().parse_args(argv)
     try:
+        if getattr(arguments, "to", None):
+            arguments.data = arguments.to
         config = read_config(arguments)
         if "local" in arguments:
             return int(arguments.local(arguments, config))

@@ -35,6 +35,7 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from livemail.admin import control, first_run
+from livemail.admin.backups import Backups
 from livemail.admin.explain import Explain
 from livemail.admin.operations import Operations, Refused
 from livemail.admin.transfers import Transfers
@@ -169,7 +170,9 @@ def wire(config: Config, reactor: Any, store: IMailStore, threads: Threads, send
     build |= {service: pop3(service) for service in ("pop3", "pop3s")}
     operations = Operations(store, config.domains, passwords.hash)
     operations.add("message.explain", Explain(store))
-    for name, function in transfers(config, store, threads).operations().items():
+    more = transfers(config, store, threads).operations()
+    more |= Backups(store, lambda: config.domains, threads.blocking).operations()
+    for name, function in more.items():
         operations.add(name, function)
     return Parts(build, operations, resolver, routing, filters)
 

@@ -25,8 +25,11 @@ class Target(Protocol):
 Verb = Callable[[argparse.Namespace, Target], int]
 
 
-def add_words(words: Any) -> None:
-    """Add ``account`` and ``store`` to the command's words (what `ArgumentParser.add_subparsers` returned)."""
+def add_words(words: Any) -> Any:
+    """Add ``account`` and ``store`` to the command's words (what `ArgumentParser.add_subparsers` returned).
+
+    Returns those of ``store``, for more.
+    """
     account = words.add_parser("account", help="add, list, show, remove accounts, set passwords").add_subparsers(
         metavar="VERB", required=True
     )
@@ -47,10 +50,13 @@ def add_words(words: Any) -> None:
     remove.add_argument("name", metavar="NAME")
     remove.add_argument("--yes", action="store_true", help="do not ask")
     remove.set_defaults(verb=_account_remove)
-    store = words.add_parser("store", help="check the mail store").add_subparsers(metavar="VERB", required=True)
+    store = words.add_parser("store", help="check, back up and restore the mail store").add_subparsers(
+        metavar="VERB", required=True
+    )
     store.add_parser("check", help="read everything and compare; status 1 when something is wrong").set_defaults(
         verb=_store_check
     )
+    return store
 
 
 def show_progress(done: int, total: int, what: str) -> None:

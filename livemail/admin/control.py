@@ -29,7 +29,9 @@ from livemail.net.coroutines import run
 
 SOCKET: Final = "control.sock"
 MAX_REQUEST_OCTETS: Final = 16 * 1024 * 1024
-_ENDS_WITH_ITS_CLIENT: Final = frozenset({"import", "import.batch", "export", "store.check"})
+_ENDS_WITH_ITS_CLIENT: Final = frozenset(
+    {"import", "import.batch", "export", "store.check", "store.backup", "store.restore"}
+)
 """Long work that another request takes up where it was left."""
 
 MAX_SOCKET_PATH: Final = 108

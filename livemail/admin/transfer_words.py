@@ -132,12 +132,13 @@ def _import(arguments: argparse.Namespace, target: Target) -> int:
         result = target("import", _asked(arguments), rate)
     finally:
         rate.end()
-    say(arguments, result, "\n".join(_told(result)))
+    say(arguments, result, "\n".join(told_import(result)))
     return EX_PROBLEMS if result["skipped_count"] else 0
 
 
-def _told(result: Mapping[str, Any]) -> list[str]:
-    lines = [f"{result['account']}: imported {counted(result['imported'], 'message')}, {result['octets']:,} octets"]
+def told_import(result: Mapping[str, Any], verb: str = "imported") -> list[str]:
+    """Return an import's report for people."""
+    lines = [f"{result['account']}: {verb} {counted(result['imported'], 'message')}, {result['octets']:,} octets"]
     if result["known"]:
         lines.append(f"{counted(result['known'], 'message')} came in an earlier run and were left alone")
     if result["made"]:
@@ -187,7 +188,7 @@ def _import_batch(arguments: argparse.Namespace, target: Target) -> int:
     lines = [
         line
         for each in results
-        for line in ([f"{each['account']}: {each['error']}"] if "error" in each else _told(each))
+        for line in ([f"{each['account']}: {each['error']}"] if "error" in each else told_import(each))
     ]
     say(arguments, results, "\n".join(lines))
     return EX_PROBLEMS if any("error" in each or each["skipped_count"] for each in results) else 0

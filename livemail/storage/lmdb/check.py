@@ -64,8 +64,10 @@ class _Tally:
 class Check:
     """One run.  `step` may be called from any thread, from one at a time."""
 
-    def __init__(self, environment: Environment, tables: Tables, folder: Path, hash_key: bytes) -> None:
-        """folder: of the segments.  hash_key: of the digests."""
+    def __init__(
+        self, environment: Environment, tables: Tables, folder: Path, hash_key: bytes, *, with_files: bool = True
+    ) -> None:
+        """folder: of the segments.  hash_key: of the digests.  with_files: read accounts' Maildirs too."""
         self._environment = environment
         self._tables = tables
         self._folder = folder
@@ -76,6 +78,7 @@ class Check:
         self._references: Counter[bytes] = Counter()
         self._places: list[bytes] = []
         self._files = FileCheck(environment, tables, hash_key, self._found)
+        self._with_files = with_files
         self._steps = self._run()
 
     def step(self) -> Step | None:
@@ -246,9 +249,10 @@ class Check:
 
     def _read_contents(self) -> Generator[Step, None, None]:
         self._places.sort()
-        total = len(self._places) + len(self._files.keys)
+        keys = self._files.keys if self._with_files else []
+        total = len(self._places) + len(keys)
         done = octets = 0
-        for size in chain(map(self._read_place, self._places), map(self._read_file, self._files.keys)):
+        for size in chain(map(self._read_place, self._places), map(self._read_file, keys)):
             octets += size
             done += 1
             if octets >= SLICE_OCTETS or done % SLICE_ROWS == 0:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
+from livemail.interfaces.backup import BackupFailed, BackupReport, IBackupStore
 from livemail.interfaces.runtime import Now, RunBlocking
 from livemail.interfaces.storage import (
     AccountRecord,
@@ -25,6 +26,7 @@ from livemail.mail.errors import MailError, StorageFailed
 from livemail.mail.ids import AccountId
 from livemail.storage.disk import Disk, ReserveFile
 from livemail.storage.lmdb.account import LMDBAccount
+from livemail.storage.lmdb.backup.write import Backup
 from livemail.storage.lmdb.check import Check
 from livemail.storage.lmdb.committer import Committer
 from livemail.storage.lmdb.feed import ChangeFeed
@@ -45,6 +47,17 @@ from livemail.storage.lmdb.writer_process import Begin, RemoteCommitter
 from livemail.storage.settings import StorageSettings
 from livemail.storage.spool import ContentSink, Spool
 
+
+class Steps(Protocol):
+    """Long work that reads the index, done in bounded steps so that a thread is given back between them."""
+
+    def step(self) -> tuple[int, int, str] | None:
+        """Do some; return (done, total, what), None when all is done."""
+
+    def close(self) -> None:
+        """Let go of the index, also in the middle."""
+
+
 MaildirOf = Callable[[str], Path | None]
 
 
@@ -53,7 +66,7 @@ def in_segments(_name: str) -> Path | None:
     return None
 
 
-@implementer(IMailStore)
+@implementer(IMailStore, IBackupStore)
 class LMDBStore:
     """One open store.  Made by `open`."""
 
@@ -89,6 +102,7 @@ class LMDBStore:
         self.maildirs = MaildirReader(self._environment, self._tables)
         self._reader = Reader(self._environment, self._tables, self._segments, self.maildirs)
         self._maildir_of = maildir_of
+        self._now = now
         self.sync = MaildirSync(
             self._environment,
             self._tables,
@@ -261,11 +275,17 @@ class LMDBStore:
     async def add_accounts(self, accounts: Sequence[tuple[str, str]]) -> Sequence[AccountRecord | MailError]:
         """Create accounts.  Raises StorageFull."""
         self.disk.refuse_if_full()
-        roots = {name: str(root) for name, _ in accounts if (root := self._maildir_of(name)) is not None}
+        roots = {name: self._from_data(root) for name, _ in accounts if (root := self._maildir_of(name)) is not None}
         records: Sequence[AccountRecord | MailError] = await self.write(AddAccounts(accounts, roots))
         if roots:
             self.maildirs.refresh()
         return records
+
+    def _from_data(self, root: Path) -> str:
+        """The data folder may be moved with what is in it; what is elsewhere stays there."""
+        data = self._folder.path.parent.absolute()
+        root = data / root
+        return str(root.relative_to(data) if root.is_relative_to(data) else root)
 
     async def set_password(self, name: str, password: str) -> AccountRecord:
         """Replace the hash.  Raises NoSuchAccount."""
@@ -278,20 +298,34 @@ class LMDBStore:
 
     async def check(self, progress: Progress | None = None) -> Report:
         """Read everything and compare.  Runs beside the server: what is newer than its snapshot is left out."""
+        check = Check(self._environment, self._tables, self._folder.segments, self._folder.hash_key)
+        await self._in_steps(check, progress, "the check")
+        return check.report()
+
+    async def backup(self, target: Path, recipient: str = "", progress: Progress | None = None) -> BackupReport:
+        """Add one consistent backup to a folder.  Raises BackupFailed, StorageFailed."""
+        backup = Backup(self._environment, self._folder, target, recipient, int(self._now()))
+        try:
+            await self._in_steps(backup, progress, "the backup")
+        except OSError as error:
+            raise BackupFailed(f"{error.filename or target}: {error.strerror}; the backup is not complete") from error
+        return backup.report()
+
+    async def _in_steps(self, work: Steps, progress: Progress | None, what: str) -> None:
+        """Work in a thread, a step at a time, and close it.  Raises StorageFailed when the store is closed meanwhile."""
         if not self._is_open:
             raise StorageFailed(reason="the store is closed")
         self._checks += 1
-        check = Check(self._environment, self._tables, self._folder.segments, self._folder.hash_key)
         try:
             while self._is_open:
-                step = await self._run_blocking(check.step)
+                step = await self._run_blocking(work.step)
                 if step is None:
-                    return check.report()
+                    return
                 if progress is not None:
                     progress(*step)
-            raise StorageFailed(reason="the store was closed during the check")
+            raise StorageFailed(reason=f"the store was closed during {what}")
         finally:
-            check.close()
+            work.close()
             self._leave()
 
     def _leave(self) -> None:

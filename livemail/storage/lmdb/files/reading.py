@@ -11,7 +11,7 @@ from livemail.storage.lmdb.records import MAILBOX_KEY, MESSAGE_KEY, Message, unp
 from livemail.storage.lmdb.rows import Transaction
 from livemail.storage.lmdb.schema import Environment, Tables
 from livemail.storage.maildir.folders import list_folder
-from livemail.storage.maildir.lines import FileContent, read_message
+from livemail.storage.maildir.lines import FileContent, file_chunks, read_message
 from livemail.storage.maildir.names import folder_name
 
 
@@ -25,6 +25,8 @@ class MaildirReader:
     def __init__(self, environment: Environment, tables: Tables) -> None:
         self._environment = environment
         self._tables = tables
+        # store/shard-NN is below the data folder, which may be moved with all that is in it.
+        self._data = Path(environment.path()).parent.parent
         self._roots: dict[int, Path] = {}
         self.refresh()
 
@@ -32,7 +34,7 @@ class MaildirReader:
         """Accounts were added."""
         with self._environment.begin() as txn:
             for key, root in txn.cursor(self._tables.mroot).iternext():
-                self._roots[int.from_bytes(key, "big")] = Path(os.fsdecode(root))
+                self._roots[int.from_bytes(key, "big")] = self._data / os.fsdecode(root)
 
     @property
     def has_any(self) -> bool:
@@ -63,6 +65,14 @@ class MaildirReader:
         fd, file = self._open(txn, folder, key)
         try:
             return read_message(fd, size, str(folder / file.name), is_raw=file.is_raw)
+        finally:
+            os.close(fd)
+
+    def raw(self, txn: Transaction, folder: Path, key: bytes) -> bytes:
+        """Return a message's file as it lies there.  Raises FileGone, StorageFailed."""
+        fd, _ = self._open(txn, folder, key)
+        try:
+            return b"".join(file_chunks(fd))
         finally:
             os.close(fd)
 

@@ -177,6 +177,7 @@ class Group:
         self.effects = Effects()
         self.before_commit: list[Callable[[], object]] = []
         self._contents = contents
+        self._data = tail.folder.parents[2]
         self._has_maildirs = bool(txn.stat(tables.mroot)["entries"])
         self._files: dict[int, MaildirFiles | None] = {}
         self._tail = tail
@@ -249,12 +250,14 @@ class Group:
         if account not in self._files:
             root = self.txn.get(U32.pack(account), db=self.tables.mroot)
             self._files[account] = (
-                None if root is None else MaildirFiles(self, Path(os.fsdecode(root)), self.effects, self._contents)
+                None
+                if root is None
+                else MaildirFiles(self, self._data / os.fsdecode(root), self.effects, self._contents)
             )
         return self._files[account]
 
     def begin_maildir(self, account: int, root: Path) -> None:
-        """The account's messages are files below ``root`` from now on."""
+        """The account's messages are files below ``root`` from now on, which counts from the data folder."""
         self.txn.put(U32.pack(account), os.fsencode(root), db=self.tables.mroot)
         self._has_maildirs = True
         self._files.pop(account, None)
