@@ -1,4 +1,4 @@
-"""Encryption to a recipient: age, through pyrage, an extra of this package (``pip install 'livemail[backup]'``)."""
+"""Encryption to a recipient: age (age-encryption.org), through pyrage."""
 
 from __future__ import annotations
 
@@ -6,22 +6,13 @@ import shutil
 from pathlib import Path
 from typing import IO, Any
 
+import pyrage
+
 from livemail.interfaces.backup import BackupFailed
 from livemail.storage.lmdb.backup.manifest import CHUNK_OCTETS
 
 
-def _pyrage() -> Any:
-    try:
-        import pyrage
-    except ImportError:
-        raise BackupFailed(
-            "encryption needs the package pyrage; install it with: pip install 'livemail[backup]'"
-        ) from None
-    return pyrage
-
-
 def _recipient(text: str) -> Any:
-    pyrage = _pyrage()
     try:
         return (
             pyrage.ssh.Recipient.from_str(text) if text.startswith("ssh-") else pyrage.x25519.Recipient.from_str(text)
@@ -40,7 +31,7 @@ def check_recipient(text: str) -> None:
 def seal(source: IO[bytes], target: IO[bytes], recipient: str) -> None:
     """Copy a stream to its end, encrypted where there is a recipient.  Raises OSError, BackupFailed."""
     if recipient:
-        _pyrage().encrypt_io(source, target, [_recipient(recipient)])
+        pyrage.encrypt_io(source, target, [_recipient(recipient)])
     else:
         shutil.copyfileobj(source, target, CHUNK_OCTETS)
 
@@ -53,7 +44,6 @@ class Keys:
         self._identities: list[Any] = []
         if not identity:
             return
-        pyrage = _pyrage()
         try:
             octets = Path(identity).read_bytes()
             if b"OPENSSH PRIVATE KEY" in octets or b"RSA PRIVATE KEY" in octets:
@@ -83,6 +73,6 @@ class Keys:
             if not self._identities:
                 raise BackupFailed(f"{source} is encrypted; name the file with the secret key with --identity FILE")
             try:
-                _pyrage().decrypt_io(sealed, clear, self._identities)
+                pyrage.decrypt_io(sealed, clear, self._identities)
             except Exception as error:
                 raise BackupFailed(f"{source} cannot be decrypted with this key: {error}") from error
