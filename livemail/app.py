@@ -135,9 +135,6 @@ def wire(config: Config, reactor: Any, store: IMailStore, threads: Threads, send
     always = FilterSpec("submission", Submission, rules, services=frozenset({"submission", "submissions"}))
     filters = FilterSet(store, reactor, threads.blocking, surroundings, always=(always,))
     filters.replace(filter_specs(config.filter))
-    reporter = Reporter(
-        hostname, Address("postmaster", config.domains[0]), time.time, lambda: secrets.token_hex(16), config.bounce
-    )
     reporter = Reporter(hostname, Address("postmaster", config.domains[0]), time.time, new_token, config.bounce)
     rewriter = Rewriter(sender_keys, config.domains[0], time.time)
     delivery = LocalDelivery(store, directory, config.delivery, reporter=reporter, rewriter=rewriter)

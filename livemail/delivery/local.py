@@ -22,6 +22,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+import msgspec
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -34,7 +35,7 @@ from livemail.delivery.settings import DeliverySettings
 from livemail.delivery.srs import Rewriter, is_rewritten
 from livemail.interfaces.delivery import IDeliveryTarget, IDeliveryTransaction, Submitter
 from livemail.interfaces.directory import IDirectory, LocalAccount
-from livemail.interfaces.queue import Addressed, Filing, IQueue, Outgoing
+from livemail.interfaces.queue import Addressed, Filing, IQueue, Outgoing, Report
 from livemail.interfaces.relay import IRouting, Reply
 from livemail.interfaces.storage import Delivered, Delivery, IMailStore
 from livemail.mail.address import Address, Path
@@ -120,6 +121,30 @@ class LocalDelivery:
             if error is not None:
                 raise error
 
+    async def file_report(self, report: Report) -> Filing:
+        """Say where a report of the queue's goes, for the queue to file.  Its content stays the caller's.
+
+        One that its addressee cannot get (he is gone, or elsewhere while nothing leaves) goes to postmaster, as often as
+        `Reporter.may_bother_postmaster` allows.  Raises MailError when it can go nowhere, or not now.
+        """
+        try:
+            return await self._filing(report.content, report.envelope)
+        except MailError as error:
+            reporter = self.reporter
+            if error.temporary or reporter is None or not reporter.may_bother_postmaster(report.envelope.recipients):
+                raise
+            to = ", ".join(str(each.path) for each in report.envelope.recipients)
+            self.log.warn("a report to {to} goes to postmaster: {error}", to=to, error=str(error))
+        instead = Envelope(report.envelope.reverse_path, [Recipient(Path(reporter.postmaster))])
+        return await self._filing(report.content, instead)
+
+    async def _filing(self, content: Content, envelope: Envelope) -> Filing:
+        plan = await LocalTransaction(self, envelope.reverse_path, _OURS).plan(content, envelope)
+        for error in plan.errors:
+            if error is not None:
+                raise error
+        return Filing(tuple(plan.batch.values()), plan.outgoing)
+
     def refuse_remote(self, found: Route, submitter: Submitter) -> None:
         """Raise NotRelaying for what can neither be sent nor captured."""
         if not found.remote:
@@ -140,6 +165,20 @@ class LocalDelivery:
             return (await account.mailbox(name)).name
         except (InvalidName, NoSuchMailbox):
             return INBOX
+
+
+class Plan(msgspec.Struct):
+    """What a message's commit is to do.
+
+    batch: copies for mailboxes, each place once.  outgoing: for the queue.  places: of each recipient; errors: of each
+    recipient, None for those that are well.  asked: recipients, by index, who asked to hear of success.
+    """
+
+    batch: dict[_Place, Delivery]
+    outgoing: tuple[Outgoing, ...]
+    places: list[list[_Place]]
+    errors: list[MailError | None]
+    asked: list[tuple[int, Route]]
 
 
 @implementer(IDeliveryTransaction)
@@ -177,6 +216,14 @@ class LocalTransaction:
 
     async def commit(self, content: Content, envelope: Envelope, *, junk: bool = False) -> Sequence[MailError | None]:
         """See `IDeliveryTransaction.commit`."""
+        plan = await self.plan(content, envelope, junk=junk)
+        await self._file(plan)
+        if plan.asked:
+            await self._report_success(content, envelope, plan.asked, plan.errors)
+        return plan.errors
+
+    async def plan(self, content: Content, envelope: Envelope, *, junk: bool = False) -> Plan:
+        """Find out what goes where; nothing is done yet."""
         seen = _delivered_to(content)
         return_path = f"Return-Path: {envelope.reverse_path.path}\r\n"
         batch: dict[_Place, Delivery] = {}
@@ -219,10 +266,7 @@ class LocalTransaction:
             batch[self._outbox] = Delivery(account, mailbox, content, prefix.encode(), SEEN)
         elif leaving:
             outgoing = self._outgoing(content, envelope, leaving)
-        await self._file(batch, outgoing, places, errors)
-        if asked:
-            await self._report_success(content, envelope, asked, errors)
-        return errors
+        return Plan(batch, outgoing, places, errors, asked)
 
     @property
     def _captures(self) -> bool:
@@ -252,14 +296,9 @@ class LocalTransaction:
             for group in onward(envelope, leaving, target.directory, rewriter)
         )
 
-    async def _file(
-        self,
-        batch: dict[_Place, Delivery],
-        outgoing: tuple[Outgoing, ...],
-        places: list[list[_Place]],
-        errors: list[MailError | None],
-    ) -> None:
-        """One commit for all copies; then put each recipient's worst result into ``errors``."""
+    async def _file(self, plan: Plan) -> None:
+        """One commit for all copies; then put each recipient's worst result into the plan's errors."""
+        batch, outgoing, places, errors = plan.batch, plan.outgoing, plan.places, plan.errors
         outcomes: Sequence[Delivered | MailError]
         if outgoing:
             assert self._target.queue is not None

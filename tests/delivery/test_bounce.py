@@ -406,6 +406,17 @@ def test_codes_are_explained_in_plain_words(enhanced, text, words):
     assert words in " ".join(explain(enhanced, text))
 
 
+def test_when_time_ran_out_the_text_says_what_was_in_the_way():
+    words = {
+        stage: explain("4.4.7", "given up after 5.0 days", stage)[0] for stage in ("connect", "lookup", "auth", "rcpt")
+    }
+    assert "did not answer" in words["connect"]
+    assert "where mail for this domain goes" in words["lookup"]
+    assert "log in" in words["auth"]
+    assert "in time" in words["rcpt"]
+    assert "full" in explain("4.4.7", "given up after 5.0 days; last: mailbox full", "rcpt")[0]
+
+
 def test_every_explanation_is_two_whole_sentences_in_ascii():
     for what, helps in _TEXTS.values():
         assert re.fullmatch(r"[A-Z][ -~]*\.", what), what

@@ -9,8 +9,8 @@ from livemail.delivery.local import LocalDelivery
 from livemail.delivery.settings import DeliverySettings
 from livemail.delivery.srs import Rewriter
 from livemail.interfaces.delivery import Submitter
-from livemail.interfaces.directory import LocalAccount
-from livemail.interfaces.queue import Filed
+from livemail.interfaces.directory import LocalAccount, Unknown
+from livemail.interfaces.queue import Filed, Report
 from livemail.mail.address import Address, Path
 from livemail.mail.envelope import Envelope, Recipient, ReversePath
 from livemail.mail.errors import MailError, StorageFull
@@ -314,3 +314,61 @@ def test_a_report_that_cannot_be_filed_does_not_undo_the_delivery():
     server.queue.error = StorageFull()
     assert server.send(to("you@localhost", "SUCCESS")) == [None]
     assert len(server.rig.mail()) == 1
+
+
+# ------------------------------------------------------------------------------------------------------- reports of failure
+
+
+def failure(server, *recipients):
+    """A report as the queue has it composed."""
+    sink = server.rig.store.new_content()
+    sink.write(OCTETS)
+    return Report(finish(sink.finish()), Envelope(sender(""), list(recipients)))
+
+
+def filed(server, *recipients):
+    filing = finish(server.target.file_report(failure(server, *recipients)))
+    return [delivery.account for delivery in filing.deliveries], [
+        str(each.recipient.path) for outgoing in filing.outgoing for each in outgoing.recipients
+    ]
+
+
+def test_a_report_of_failure_is_filed_where_its_addressee_is():
+    server = Server({"both": [0, "x@other.example"]})
+    you = server.rig.records[0].id
+    assert filed(server, to("you@localhost")) == ([you], [])
+    assert filed(server, to("a@b.example")) == ([], ["<a@b.example>"])
+    assert filed(server, to("both@localhost")) == ([you], ["<x@other.example>"])
+    assert filed(server, Recipient(server.rewriter.forward(Path(address("a@b.example"))))) == ([], ["<a@b.example>"])
+    assert server.queue.filings == []
+
+
+def test_row_22_a_report_nobody_can_get_goes_to_postmaster_so_often_and_no_further():
+    server = Server()
+    postmaster = server.rig.records[0].id
+    assert [filed(server, to("gone@localhost")) for _ in range(20)] == [([postmaster], [])] * 20
+    with pytest.raises(MailError, match="No such recipient"):
+        filed(server, to("gone@localhost"))
+
+
+def test_a_report_to_postmaster_that_he_cannot_get_is_the_end():
+    server = Server()
+
+    async def nobody(_):
+        return Unknown()
+
+    server.rig.directory.resolve = nobody
+    for recipient in ("postmaster@localhost", "gone@localhost"):
+        with pytest.raises(MailError, match="No such recipient"):
+            filed(server, to(recipient))
+
+
+def test_what_cannot_be_said_now_is_not_lost():
+    server = Server()
+
+    async def later(_):
+        raise StorageFull
+
+    server.rig.directory.resolve = later
+    with pytest.raises(StorageFull):
+        filed(server, to("you@localhost"))

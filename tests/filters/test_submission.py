@@ -105,6 +105,8 @@ OTHERS = [
     b"From: x@other.example (you@localhost)\r\n",
     b"From: group: you@localhost;\r\n",
     b"From: undisclosed\r\n",
+    b"From: you:;\r\n",
+    b"From: you:you@localhost;\r\n",
     b"From:\r\n",
     b"From: you@localhost\r\nFrom: me@localhost\r\n",
     b"From: you@localhost\r\nfrom: you@localhost\r\n",

@@ -139,13 +139,20 @@ _WORDS: Final = (
 )  # fmt: skip
 
 
-def explain(enhanced: str, text: str = "") -> tuple[str, str]:
+# Time ran out (4.4.7): what was in the way until then.
+_STAGES: Final = {"connect": "4.1", "greeting": "4.1", "lookup": "4.3", "tls": "7.5", "starttls": "7.5", "auth": "7.8"}
+
+
+def explain(enhanced: str, text: str = "", stage: str = "") -> tuple[str, str]:
     """Say what happened and what helps, in that order; plain ASCII sentences.
 
-    enhanced: ``5.1.1``; text: the peer's words, which decide where the code says nothing in particular (``5.0.0``).
+    enhanced: ``5.1.1``; text: the peer's words, which decide where the code says nothing in particular (``5.0.0``); stage:
+    `Reply.stage`, which decides where it only says that time ran out.
     """
     detail = enhanced.partition(".")[2]
-    if detail in {"0.0", "", "5.0", "7.0", "3.0", "2.0", "1.0"}:
+    if detail == "4.7" and stage in _STAGES:
+        return _TEXTS[_STAGES[stage]]
+    if detail in {"0.0", "", "5.0", "7.0", "4.7", "3.0", "2.0", "1.0"}:
         for pattern, meant in _WORDS:
             if pattern.search(text[:512]):
                 return _TEXTS[meant]

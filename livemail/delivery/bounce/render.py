@@ -156,7 +156,7 @@ def _about(original: Original, outcome: Outcome, now: float, *, is_double_bounce
     named = _named(outcome)
     if named and named.lower() != str(recipient.path.address).lower():
         lines.append(f"  (you wrote to {visible(named)})")
-    what, helps = explain(_status(outcome), outcome.reply.text)
+    what, helps = explain(_status(outcome), outcome.reply.text, outcome.reply.stage)
     if outcome.action == "failed":
         if outcome.reply.code < 500:
             lines += _wrapped(

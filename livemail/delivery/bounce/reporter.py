@@ -67,19 +67,30 @@ class Reporter:
                     reports.append(await self._report(original, wanted, Path(self.postmaster), is_double_bounce=True))
         return reports
 
-    def _may_tell_postmaster(self, original: Original, outcome: Outcome) -> bool:
-        address = outcome.recipient.path.address
-        if address is not None and _is_same(address, self.postmaster):
-            self._drop(original, outcome, "it was for postmaster himself")
-            return False
+    def may_bother_postmaster(self, recipients: Sequence[Recipient]) -> bool:
+        """Whether postmaster is to hear that mail without a sender failed for these; counts it when so.
+
+        Not of mail for himself: that is how a chain of bounces ends.  Not of more than the settings say within an hour.
+        """
+        return self._why_not(recipients) == ""
+
+    def _why_not(self, recipients: Sequence[Recipient]) -> str:
+        addresses = [each.path.address for each in recipients if each.path.address is not None]
+        if any(_is_same(address, self.postmaster) for address in addresses):
+            return "it was for postmaster himself"
         now, times = self.now(), self._double_bounces
         while times and times[0] <= now - 3600:
             times.popleft()
         if len(times) >= self.settings.double_bounces_per_hour:
-            self._drop(original, outcome, "postmaster has heard of enough within the hour")
-            return False
+            return "postmaster has heard of enough within the hour"
         times.append(now)
-        return True
+        return ""
+
+    def _may_tell_postmaster(self, original: Original, outcome: Outcome) -> bool:
+        why = self._why_not([outcome.recipient])
+        if why:
+            self._drop(original, outcome, why)
+        return not why
 
     def _drop(self, original: Original, outcome: Outcome, why: str) -> None:
         self.log.warn(

@@ -1,0 +1,1 @@
+Reports (RFC 3464) say in plain words what became of a message; DSN is offered on every SMTP service; what aliases send on to other domains goes under a reverse-path of ours (SRS), and bounces find their way back.  Submitted mail gets what its header lacks, loses Bcc, and names its account in Sender when From names somebody else.
