@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import subprocess
 import sysconfig
 import venv
 from pathlib import Path
 
 import pytest
 
-from tests.system.rig import ROOT, run
+from tests.system.rig import ROOT, free_offset, run
 
 pytestmark = pytest.mark.slow
 
@@ -59,6 +61,22 @@ def _says_no_errors(command: list[str | Path], cwd: Path) -> None:
     assert done.stdout.startswith("local profile: no errors; 8 listeners"), done.stdout
 
 
+def _runs_and_stops(command: list[str | Path], cwd: Path) -> None:
+    environment = _environment(cwd) | {"LIVEMAIL_PORT_OFFSET": str(free_offset())}
+    with subprocess.Popen(
+        list(map(str, command)), cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as server:
+        assert server.stdout is not None
+        said = []
+        for line in server.stdout:
+            said.append(line)
+            if line.startswith("  reset"):
+                server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == 0, said
+    assert any(line.startswith("livemail runs, on this machine only") for line in said), said
+    assert "Traceback" not in "".join(said)
+
+
 @pytest.mark.parametrize("how", [[], ["-e"]], ids=["installed", "editable"])
 def test_the_plugin_is_found_after_pip_install(how: list[str], tmp_path: Path) -> None:
     source, programs = _checkout(tmp_path / "source"), _fresh_venv(tmp_path)
@@ -87,6 +105,7 @@ def test_the_plugin_is_found_after_pip_install(how: list[str], tmp_path: Path) -
 def test_the_plugin_is_found_from_the_checkout_with_nothing_installed(tmp_path: Path) -> None:
     source, programs = _checkout(tmp_path / "source"), _fresh_venv(tmp_path)
     _says_no_errors([programs / "python", "-m", "twisted"], source)
+    _runs_and_stops([programs / "python", "-m", "twisted", "livemail", "run"], source)
     for words in (["twisted", "livemail", "--version"], ["livemail", "--version"]):
         done = run([programs / "python", "-m", *words], cwd=source, env=_environment(source))
         assert done.returncode == 0, done.stderr
