@@ -64,7 +64,7 @@ from livemail.imap.protocol import IMAPConnection
 from livemail.imap.site import Site as IMAPSite
 from livemail.interfaces.storage import IMailStore
 from livemail.mail.address import Address
-from livemail.mail.errors import MailError
+from livemail.mail.errors import MailError, StorageFull
 from livemail.net.connection import Connection
 from livemail.net.files import connections_possible
 from livemail.net.listen import BindError, bind_tcp, listen_unix
@@ -294,6 +294,13 @@ class MailServer(MultiService):
         try:
             self._open()
             self._serve()
+        except StorageFull:
+            self._release()
+            raise StartError(
+                [
+                    f"too little is free on the disk of {self._data}; free some space, or have the data elsewhere (LIVEMAIL_DATA)"
+                ]
+            ) from None
         except MailError as error:
             self._release()
             raise StartError([f"the first account could not be made: {error}"]) from None

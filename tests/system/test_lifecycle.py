@@ -254,6 +254,25 @@ def test_a_full_disk_is_a_temporary_refusal_and_loses_nothing(fresh: Server) -> 
         subprocess.run(["umount", "-l", str(fresh.data)], check=False)
 
 
+@pytest.mark.parametrize("room", ["size=8m", "nr_inodes=30", "nr_inodes=8"])
+def test_a_disk_too_small_to_begin_on_is_said_so(fresh: Server, room: str) -> None:
+    fresh.data.mkdir(mode=0o700)
+    mounted = run(["mount", "-t", "tmpfs", "-o", f"{room},mode=700", "tmpfs", fresh.data])
+    if mounted.returncode:
+        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.strip()}")
+    try:
+        done = run(
+            [BIN / "twistd", "-n", "--pidfile=", "livemail", "run"], env=fresh.environment, cwd=fresh.data.parent
+        )
+        said = done.stdout + done.stderr
+        assert done.returncode != 0
+        assert str(fresh.data) in said
+        assert "free some" in said
+        assert "Traceback" not in said
+    finally:
+        subprocess.run(["umount", "-l", str(fresh.data)], check=False)
+
+
 def test_many_clients_at_once_are_all_served(fresh: Server) -> None:
     fresh.start()
     failures: list[BaseException] = []

@@ -6,6 +6,7 @@ tebibyte, which costs address space and no disk, so that it never has to grow wh
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -64,6 +65,11 @@ def open_environment(folder: Path, settings: StorageSettings) -> tuple[Environme
         environment.reader_check()
         return environment, Tables(*(environment.open_db(name.encode()) for name in Tables._fields))
     except (lmdb.Error, MemoryError) as error:
+        if os.strerror(errno.ENOSPC) in str(error):
+            raise StoreUnusable(
+                f"The index {folder}/data.mdb cannot be opened: its disk is full, or has no inodes left; free some of it."
+                "  Nothing was changed."
+            ) from error
         raise StoreUnusable(
             f"The index {folder}/data.mdb cannot be opened: {error}.  If address space is limited (ulimit -v), lift that or"
             " lower storage.map_octets; if the file is damaged, restore the store from a backup.  Nothing was changed."
