@@ -14,7 +14,9 @@ from livemail.mail.changes import Added, FlagsChanged
 from livemail.mail.errors import MailboxExists, StorageFailed
 from livemail.mail.flags import SEEN, FlagChange
 from livemail.mail.ids import UIDSet
+from livemail.storage.lmdb import writer_process
 from livemail.storage.lmdb.folder import StoreLocked
+from livemail.storage.lmdb.writer_process import MAX_DEATHS
 from tests.contracts.stores import Recorder, message
 from tests.storage.lmdb_rig import FolderRig
 
@@ -67,18 +69,73 @@ def test_a_spooled_content_that_was_given_away_can_be_stored_again(process_rig):
     assert process_rig.problems() == []
 
 
-def test_when_it_is_killed_requests_are_refused_and_nothing_is_lost(process_rig):
+def test_when_it_is_killed_the_group_is_refused_and_another_takes_its_place(process_rig):
     account = process_rig.new_account()
     process_rig.deliver(account, octets=message("before"))
-    os.kill(child_of(process_rig), signal.SIGKILL)
-    for _ in range(2):
+    first = child_of(process_rig)
+    os.kill(first, signal.SIGKILL)
+    # Spooled, so that its file may have been renamed by the one that died.
+    content = process_rig.content(message("after", body="z" * 50_000))
+    with pytest.raises(StorageFailed, match="not available") as caught:
+        process_rig.wait(account.append("INBOX", [AppendItem(content)]))
+    assert f"the writer process {first} was killed by signal 9" in caught.value.reason
+    process_rig.wait(account.append("INBOX", [AppendItem(content)]))
+    content.close()
+    assert child_of(process_rig) != first
+    process_rig.deliver(account, octets=message("again"))
+    assert len(process_rig.rows(account)) == 3
+    assert process_rig.spooled == []
+    assert process_rig.problems() == []
+    process_rig.reopen()
+    assert process_rig.problems() == []
+
+
+@pytest.mark.parametrize("step", ["group-begin", "segment-renamed", "segment-synced", "txn-filled", "txn-committed"])
+def test_wherever_it_dies_nothing_is_torn_and_the_same_content_can_be_stored_again(tmp_path, monkeypatch, step):
+    armed = tmp_path / "armed"
+    die = (
+        "import os; from livemail.storage import failpoints\n"
+        f"def die(name):\n  if name == {step!r} and os.path.exists({str(armed)!r}):\n"
+        f"    os.unlink({str(armed)!r}); os.kill(os.getpid(), 9)\n"
+        "failpoints.install(die)\n"
+    )
+    monkeypatch.setattr(writer_process, "_PROGRAM", die + writer_process._PROGRAM)
+    process_rig = FolderRig(tmp_path / "data", writer="process", memory_content_limit=16 * 1024)
+    account = process_rig.new_account()
+    process_rig.deliver(account, octets=message("before"))
+    octets = [message("small"), message("large", body="w" * 50_000)]
+    contents = [process_rig.content(each) for each in octets]
+    armed.touch()
+    with pytest.raises(StorageFailed):
+        process_rig.wait(account.append("INBOX", [AppendItem(each) for each in contents]))
+    assert not armed.exists()
+    process_rig.wait(account.append("INBOX", [AppendItem(each) for each in contents]))
+    for content in contents:
+        content.close()
+    stored = process_rig.fetch(account, contents=True, contents_up_to=1 << 20)["contents"]
+    # Who was refused may have been served all the same, whole.
+    assert stored[1:] == octets * (2 if step == "txn-committed" else 1)
+    assert process_rig.spooled == []
+    assert process_rig.problems() == []
+    process_rig.reopen()
+    assert process_rig.problems() == []
+    process_rig.close()
+
+
+def test_when_it_dies_again_and_again_the_shard_stops(process_rig):
+    account = process_rig.new_account()
+    for _ in range(MAX_DEATHS):
+        os.kill(child_of(process_rig), signal.SIGKILL)
         with pytest.raises(StorageFailed):
             process_rig.deliver(account, octets=message("after"))
-    assert len(process_rig.rows(account)) == 1
+    with pytest.raises(StorageFailed) as caught:
+        process_rig.deliver(account, octets=message("after"))
+    assert "restart livemail" in caught.value.reason
+    assert len(process_rig.rows(account)) == 0
     process_rig.reopen()
     account = process_rig.wait(process_rig.store.account(account.id))
     process_rig.deliver(account, octets=message("again"))
-    assert len(process_rig.rows(account)) == 2
+    assert len(process_rig.rows(account)) == 1
     assert process_rig.problems() == []
 
 

@@ -162,6 +162,14 @@ class Server:
                     new += map(int, children.read_text().split())
         return found
 
+    def processor_seconds(self) -> float:
+        """What the server's processes have used of the processors so far."""
+        ticks = 0
+        for pid in self.processes():
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def memory(self, word: str) -> int:
         """VmRSS or VmHWM in KiB, of all the server's processes together."""
         total = 0

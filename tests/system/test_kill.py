@@ -1,6 +1,7 @@
 """kill -9 during load: every acknowledged message is there exactly once, none is torn, the store is clean, start is quick.
 
-LIVEMAIL_TEST_KILLS sets the rounds (default 4; the acceptance run uses 20).
+Killed is in turn everything at once, the server alone, whose writer then finishes by itself, and the writer alone, which the
+server replaces.  LIVEMAIL_TEST_KILLS sets the rounds (default 4; the acceptance run uses 20).
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import json
 import os
 import random
 import re
+import signal
+import statistics
 import threading
 import time
 
@@ -72,26 +75,44 @@ def _verify(server: Server, loads: list[Load]) -> int:
     return total
 
 
+def _kill(server: Server, victim: str) -> None:
+    if victim == "server":
+        os.kill(server.pid, signal.SIGKILL)
+        assert server.process is not None
+        server.process.wait()
+        return
+    if victim == "writer":
+        [writer] = [pid for pid in server.processes() if pid != server.pid]
+        os.kill(writer, signal.SIGKILL)
+        time.sleep(0.5)  # for some more load on the one that takes its place
+        assert f"the writer process {writer} was killed by signal 9" in server.output()
+    server.kill()
+
+
 def test_nothing_acknowledged_is_lost_or_doubled_by_kill_minus_nine(fresh: Server) -> None:
     fresh.start()
     for account in ACCOUNTS:
         fresh.add_account(account, PASSWORD)
     loads: list[Load] = []
+    restarts: list[tuple[float, float]] = []
     chance = random.Random(int(os.environ.get("LIVEMAIL_TEST_SEED", "20")))
     for round_ in range(ROUNDS):
         running = [Load(fresh, number, round_) for number in range(CLIENTS)]
         for load in running:
             load.start()
         time.sleep(chance.uniform(0.3, 1.5))
-        fresh.kill()
+        _kill(fresh, ("everything", "server", "writer")[round_ % 3])
         for load in running:
             load.join(30)
         loads += running
         report = fresh.livemail("store", "check", "--json")
         assert report.returncode == 0, report.stdout + report.stderr
         assert json.loads(report.stdout)["problems"] == []
-        took = fresh.start()
-        assert took < 10, f"restart took {took:.1f} s"
+        restarts.append((fresh.start(), fresh.processor_seconds()))
         count = _verify(fresh, loads)
         assert count >= sum(len(load.acknowledged) for load in loads) > 0
     assert not list(fresh.data.glob("**/spool/*")), "spool files were left behind"
+    acknowledged = sum(len(load.acknowledged) for load in loads)
+    print(acknowledged, "acknowledged,", count, "there; restarts by the clock and in the processors:", restarts)  # noqa: T201
+    # By the processors' time: how long others make it wait says nothing about the program.
+    assert statistics.median(used for _, used in restarts) < 2, restarts

@@ -87,6 +87,7 @@ class LMDBStore:
         self.disk = Disk(folder.path, settings)
         self.feed = ChangeFeed()
         self._folder = folder
+        self._settings = settings
         self._run_blocking = run_blocking
         refuse_lost(folder)
         self._environment, self._tables = open_environment(folder.shard, settings)
@@ -129,7 +130,13 @@ class LMDBStore:
             settings,
             (tail.number, tail.size, tail.next_number),
         )
-        return RemoteCommitter(begin, folder.lock)
+        return RemoteCommitter(begin, folder.lock, self._recover_tail)
+
+    def _recover_tail(self) -> tuple[int, int, int]:
+        """After the writer process has died: as at a start."""
+        self._environment.reader_check()
+        tail = recover_tail(self._folder, self._environment, self._tables, self._settings)
+        return tail.number, tail.size, tail.next_number
 
     @classmethod
     async def open(

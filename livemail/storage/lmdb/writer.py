@@ -21,6 +21,7 @@ one-shot commands have it, livemail.app's switch interval of half a millisecond 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Protocol
@@ -33,7 +34,7 @@ from livemail.interfaces.runtime import Now
 from livemail.mail.content import Content
 from livemail.mail.errors import Overloaded, StorageFailed
 from livemail.storage.failpoints import failpoint
-from livemail.storage.lmdb.committer import Answer, Work
+from livemail.storage.lmdb.committer import Answer, GroupLost, Work
 from livemail.storage.lmdb.operations.group import Event, Operation
 from livemail.storage.lmdb.operations.stories import KeepStories
 from livemail.storage.settings import StorageSettings
@@ -259,6 +260,8 @@ class Writer:
         while (group := self._queue.get()) is not None:
             try:
                 answers = self._committer.commit(group.works, int(self._now()))
+            except GroupLost as error:
+                answers = [self._lost(group, error)]
             except (
                 Exception
             ) as error:  # A bug here, or a committer that is gone, must not leave sessions waiting for ever.
@@ -271,3 +274,12 @@ class Writer:
             self._committer.keep_house()
         self._committer.close()
         self._call_from_thread(self._end)
+
+    @staticmethod
+    def _lost(group: Group, error: GroupLost) -> Answer:
+        """Everybody is refused for now, though it may have been committed: to do it twice is better than not at all."""
+        refusal = StorageFailed(reason=str(error))
+        answer = Answer([(work.index, None, refusal) for work in group.works])
+        answer.adopted = [name for name in group.spooled if not Path(name).exists()]
+        answer.notes = [("error", f"{error}; {len(group.works)} requests were told to try again")]
+        return answer

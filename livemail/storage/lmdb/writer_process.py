@@ -11,8 +11,10 @@ big-endian, and its octets.
 
 The process holds the store's lock together with the server (one open file description): after a kill -9 of the
 server alone nobody opens the store until the writer has finished its last group and let go.  It ignores the signals a
-terminal sends to the whole group; only the server's end ends it.  When it dies itself, every request is refused and the shard
-takes no more writes until the server is started again: what it acknowledged is on disk.
+terminal sends to the whole group; only the server's end ends it.  When it dies itself (the kernel ran out of memory), the
+requests in hand are refused for now, the tail is recovered as at a start, and another process takes its place; what it
+acknowledged is on disk.  When that fails, or happens five times without a group in between, the shard takes no more writes
+until the server is started again.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from struct import Struct
 from typing import Final
@@ -33,7 +35,7 @@ import msgspec
 
 from livemail.mail.errors import MailError, StorageFailed
 from livemail.storage.disk import Disk, ReserveFile
-from livemail.storage.lmdb.committer import Answer, Committer, Work
+from livemail.storage.lmdb.committer import Answer, Committer, GroupLost, Work
 from livemail.storage.lmdb.schema import open_environment
 from livemail.storage.lmdb.segments import Tail
 from livemail.storage.settings import StorageSettings
@@ -42,6 +44,7 @@ from livemail.storage.spool import SpooledContent
 _LENGTH: Final = Struct(">Q")
 _PROTOCOL: Final = pickle.HIGHEST_PROTOCOL
 END_SECONDS: Final = 60.0
+MAX_DEATHS: Final = 5
 _IGNORED: Final = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
 _PROGRAM: Final = "import sys; from livemail.storage.lmdb.writer_process import main; sys.exit(main(sys.argv[1:]))"
 
@@ -59,8 +62,18 @@ class Begin(msgspec.Struct, frozen=True):
 class RemoteCommitter:
     """Stands for the committer in the other process; for the writer's thread."""
 
-    def __init__(self, begin: Begin, lock: int) -> None:
-        """lock: descriptor of the store's lock, which the process holds too."""
+    def __init__(self, begin: Begin, lock: int, recover: Callable[[], tuple[int, int, int]]) -> None:
+        """lock: descriptor of the store's lock, which the process holds too.
+
+        recover: called in the writer's thread when the process has died; returns the tail for the next one.
+        """
+        self._lock = lock
+        self._recover = recover
+        self._deaths = 0
+        self._start(begin)
+
+    def _start(self, begin: Begin) -> None:
+        self._begin = begin
         mine, other = socket.socketpair()
         # Blocked here and now, so that there is no moment at which one of them could end the process.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED)
@@ -69,7 +82,7 @@ class RemoteCommitter:
                 self._child = subprocess.Popen(  # noqa: S603 - our own module
                     [sys.executable, "-c", _PROGRAM, str(other.fileno())],
                     stdin=subprocess.DEVNULL,
-                    pass_fds=(other.fileno(), lock),
+                    pass_fds=(other.fileno(), self._lock),
                     env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
                 )
         finally:
@@ -84,10 +97,34 @@ class RemoteCommitter:
         return self._child.pid
 
     def commit(self, group: Sequence[Work], now: int) -> list[Answer]:
-        """Have a group committed.  Raises OSError or EOFError when the process is gone."""
-        _send(self._socket, pickle.dumps((group, now), _PROTOCOL))
-        answers: list[Answer] = pickle.loads(_receive(self._socket))  # noqa: S301 - our own process
+        """Have a group committed.
+
+        Raises GroupLost when the process has died and another has taken its place, OSError or EOFError when none could.
+        """
+        frame = pickle.dumps((group, now), _PROTOCOL)
+        try:
+            _send(self._socket, frame)
+            answers: list[Answer] = pickle.loads(_receive(self._socket))  # noqa: S301 - our own process
+        except (OSError, EOFError) as error:
+            self._deaths += 1
+            if self._deaths >= MAX_DEATHS:
+                raise
+            raise GroupLost(self._replace()) from error
+        self._deaths = 0
         return answers
+
+    def _replace(self) -> str:
+        """Start another process; return what became of this one."""
+        self._socket.close()
+        try:
+            status = self._child.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            status = self._child.wait()
+        pid = self._child.pid
+        self._start(msgspec.structs.replace(self._begin, tail=self._recover()))
+        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        return f"the writer process {pid} {how}; {self._child.pid} has taken its place"
 
     def keep_house(self) -> None:
         """The process does it by itself."""
