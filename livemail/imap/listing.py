@@ -1,17 +1,9 @@
-"""Which mailboxes LIST and LSUB name.  RFC 3501 §6.3.8, §6.3.9, §7.2.2.
-
-Patterns come from clients, and ``*%*%*%…`` against a long name has made servers spin (CVE-2026-33607).  So a pattern is
-not tried and retried: all the places in it where the name so far could have led are kept as the bits of one int,
-and each character of the name moves them all at once.  Each character costs a few operations on ints, whatever the
-pattern is.
-"""
+"""Which mailboxes LIST and LSUB name.  RFC 3501 §6.3.8, §6.3.9, §7.2.2."""
 
 from __future__ import annotations
 
-import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -19,9 +11,7 @@ from livemail.interfaces.storage import MailboxInfo
 from livemail.mail import utf7
 from livemail.mail.errors import InvalidName
 from livemail.mail.names import INBOX, MAX_NAME_OCTETS, SEPARATOR, superiors
-
-_WILDCARDS: Final = re.compile(r"[*%]{2,}")
-Matches = Callable[[str], bool]
+from livemail.mail.patterns import compile_pattern
 
 
 class Pattern:
@@ -31,57 +21,16 @@ class Pattern:
         """text: reference and pattern joined.  Raises InvalidName for one longer than any name."""
         if len(text) > MAX_NAME_OCTETS:
             raise InvalidName(f"A mailbox pattern has at most {MAX_NAME_OCTETS} octets")
-        text = _WILDCARDS.sub(lambda run: "*" if "*" in run[0] else "%", unicodedata.normalize("NFC", text))
+        text = unicodedata.normalize("NFC", text)
         if text[:5].upper() == INBOX and text[5:6] in {"", SEPARATOR, "*", "%"}:
             text = INBOX + text[5:]
         self.has_percent = "%" in text
-        self._matches = _compile(text)
-        self._matches_inbox = _compile(text.upper())(INBOX)
+        self._matches = compile_pattern(text)
+        self._matches_inbox = compile_pattern(text.upper())(INBOX)
 
     def matches(self, name: str) -> bool:
         """name: canonical."""
         return self._matches_inbox if name == INBOX else self._matches(name)
-
-
-def _compile(text: str) -> Matches:
-    """The common shapes are one call into C."""
-    wildcards = text.count("*") + text.count("%")
-    if not wildcards:
-        return text.__eq__
-    if wildcards == 1 and text[-1] in "*%":
-        prefix = text[:-1]
-        if text[-1] == "*":
-            return lambda name: name.startswith(prefix)
-        return lambda name: name.startswith(prefix) and SEPARATOR not in name[len(prefix) :]
-    return _compile_bits(text)
-
-
-def _compile_bits(text: str) -> Matches:
-    """Bit i stands for "the first i elements of the pattern are used up"; wildcards are never side by side."""
-    letters: dict[str, int] = {}
-    star = percent = 0
-    for i, element in enumerate(text):
-        if element == "*":
-            star |= 1 << i
-        elif element == "%":
-            percent |= 1 << i
-        else:
-            letters[element] = letters.get(element, 0) | 1 << i
-    wild = star | percent
-    accepting = 1 << len(text)
-
-    def matches(name: str) -> bool:
-        # A wildcard may stand for nothing: who is at it is behind it too.
-        at = 1 | (wild & 1) << 1
-        for character in name:
-            stays = star if character == SEPARATOR else wild
-            at = (at & letters.get(character, 0)) << 1 | at & stays
-            if not at:
-                return False
-            at |= (at & wild) << 1
-        return bool(at & accepting)
-
-    return matches
 
 
 class Listed(msgspec.Struct, frozen=True):

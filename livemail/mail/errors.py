@@ -123,12 +123,6 @@ class Overloaded(MailError):
     code, enhanced, condition, default_text = 451, "4.3.2", "UNAVAILABLE", "Server busy, try again later"
 
 
-class ShuttingDown(MailError):
-    """The server is draining.  RFC 5321 §3.8."""
-
-    code, enhanced, condition, default_text = 421, "4.3.2", "UNAVAILABLE", "Server is shutting down"
-
-
 class NoSuchAccount(MailError):
     """No account of this name."""
 

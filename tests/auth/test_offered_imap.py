@@ -23,7 +23,7 @@ from twisted.mail.interfaces import (
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from livemail.auth.foreign.imap_offered import OfferedAccount, matches, offered_imap
+from livemail.auth.foreign.imap_offered import OfferedAccount, offered_imap
 from livemail.auth.foreign.imap_offered_message import StoreSuspends, at_once
 from livemail.auth.realm import MailRealm
 from livemail.interfaces.storage import EMAIL_ID, AppendItem, FetchWant, IChangeListener
@@ -362,27 +362,6 @@ def test_a_store_that_suspends_is_refused_in_so_many_words():
         return await succeed(3)
 
     assert at_once(ready()) == 3
-
-
-@pytest.mark.parametrize(
-    ("pattern", "names"),
-    [
-        ("*", {"INBOX", "a", "a/b", "a/b/c"}),
-        ("%", {"INBOX", "a"}),
-        ("a/%", {"a/b"}),
-        ("a*", {"a", "a/b", "a/b/c"}),
-        ("*%*c", {"a/b/c"}),
-        ("a/b", {"a/b"}),
-        ("", set()),
-        ("%/%", {"a/b"}),
-    ],
-)
-def test_patterns(pattern, names):
-    assert {name for name in ("INBOX", "a", "a/b", "a/b/c") if matches(pattern, name)} == names
-
-
-def test_a_pattern_made_to_take_long_does_not():
-    assert not matches("*%" * 400 + "b", "a/" * 400)
 
 
 class StoreThatTakesTime:

@@ -7,9 +7,7 @@ refusal that comes later is only logged.  Over the memory store it answers as it
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Coroutine
-from functools import lru_cache
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -25,9 +23,9 @@ from livemail.auth.realm import IMailUser
 from livemail.interfaces.storage import IAccount, IMailStore
 from livemail.mail.errors import InvalidName, NoSuchMailbox
 from livemail.mail.names import SEPARATOR, canonical_name
+from livemail.mail.patterns import compile_pattern
 
 _MAX_PATTERN: Final = 1000
-_WILDCARDS: Final = re.compile(r"[*%]{2,}")
 
 
 def _answer(coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -40,34 +38,6 @@ def _answer(coroutine: Coroutine[Any, Any, Any]) -> Any:
     if isinstance(results[0], Failure):
         results[0].raiseException()
     return True
-
-
-def matches(pattern: str, name: str) -> bool:
-    """Whether a LIST pattern names a mailbox.  RFC 9051 §6.3.9.
-
-    Every place in the pattern that the name so far can have led to is a bit of one int, and a character moves them all at
-    once: a pattern made to be tried again and again costs what any other does.
-    """
-    letters, star, percent, end = _masks(pattern)
-    wild = star | percent
-    at = 1 | (wild & 1) << 1  # a wildcard may stand for nothing: who is at it is behind it too
-    for character in name:
-        stays = star if character == SEPARATOR else wild
-        at = (at & letters.get(character, 0)) << 1 | at & stays
-        if not at:
-            return False
-        at |= (at & wild) << 1
-    return bool(at & end)
-
-
-@lru_cache(16)
-def _masks(pattern: str) -> tuple[dict[str, int], int, int, int]:
-    """Return the places of each letter, of ``*`` and of ``%``, and the place behind the end."""
-    pattern = _WILDCARDS.sub(lambda found: "*" if "*" in found[0] else "%", pattern)
-    letters: dict[str, int] = {}
-    for place, character in enumerate(pattern):
-        letters[character] = letters.get(character, 0) | 1 << place
-    return letters, letters.pop("*", 0), letters.pop("%", 0), 1 << len(pattern)
 
 
 @implementer(IMailboxIMAPInfo)
@@ -153,6 +123,7 @@ class OfferedAccount:
             raise InvalidName(f"A mailbox pattern has at most {_MAX_PATTERN} characters")
         if pattern[:5].upper() == "INBOX":
             pattern = "INBOX" + pattern[5:]
+        is_named = compile_pattern(pattern)
         infos = (await self._account.mailboxes()).mailboxes
         superiors = {info.name.rpartition(SEPARATOR)[0] for info in infos}
         return [
@@ -166,7 +137,7 @@ class OfferedAccount:
                 ),
             )
             for info in infos
-            if matches(pattern, info.name)
+            if is_named(info.name)
         ]
 
     def getPersonalNamespaces(self) -> list[list[bytes]]:
