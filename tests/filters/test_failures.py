@@ -165,6 +165,7 @@ def test_a_thread_that_hangs_is_left_behind_and_what_it_does_later_changes_nothi
         blocking = True
 
         async def _hang(self, tx, given):
+            hanging.append(threading.current_thread())
             release.wait(10)
             try:
                 tx.change_reverse_path(Path.null)
@@ -172,7 +173,7 @@ def test_a_thread_that_hangs_is_left_behind_and_what_it_does_later_changes_nothi
                 refused.append(str(error))
             return Reject()
 
-    release, refused, threads = threading.Event(), [], []
+    release, hanging, refused, threads = threading.Event(), [], [], []
 
     rig = Rig()
     breaker = FilterSpec("breaker", Blocking, Blocking.Config(at=at, how="hang"), timeout=5)
@@ -183,7 +184,9 @@ def test_a_thread_that_hangs_is_left_behind_and_what_it_does_later_changes_nothi
         thread = threading.Thread(target=lambda: box.append(function(*arguments)))
         threads.append(thread)
         thread.start()
-        thread.join(0.3)  # long enough for every stage but the one that waits for us
+        # The stages before it end by themselves; however slow the machine is, only the one that waits for us hangs.
+        while thread.is_alive() and thread not in hanging:
+            thread.join(0.01)
         if box:
             answer.callback(box[0])
         return answer
