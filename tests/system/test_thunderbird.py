@@ -103,8 +103,12 @@ def test_thunderbirds_day(server: Server) -> None:
     heard = second.answer(b"", b"99")
     assert heard.count(b"EXPUNGE") == 2
     assert b"$label1" in heard
+    _send(first)
+    second.ok(b"logout")
 
-    # A copy of what was sent, and the draft replaced.
+
+def _send(first: Thunderbird) -> None:
+    """A copy of what was sent is filed, found, and the folder left."""
     first.send(b'50 append "Sent" (\\Seen) {%d}\r\n' % len(SENT))
     assert first.line().startswith(b"+ ")
     assert b"[APPENDUID" in first.answer(SENT + b"\r\n", b"50")
@@ -114,4 +118,3 @@ def test_thunderbirds_day(server: Server) -> None:
     assert b"MESSAGES 7" in first.ok(b'STATUS "INBOX" (UIDNEXT MESSAGES UNSEEN RECENT)')
     first.ok(b"close")
     first.ok(b"logout")
-    second.ok(b"logout")
