@@ -5,6 +5,7 @@
                                                    message explain
                                                    import maildir|mbox|eml|imap SOURCE --account NAME
                                                    export maildir|mbox|eml TARGET --account NAME
+                                                   dkim create|show|list
                                                    config show|check
                                                    ca show|path
                                                    run
@@ -30,7 +31,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from livemail import __version__
-from livemail.admin import backup_words, command, control, message_words, transfer_words
+from livemail.admin import backup_words, command, control, dkim_words, message_words, transfer_words
 from livemail.admin.backups import Backups
 from livemail.admin.explain import Explain
 from livemail.admin.operations import (
@@ -66,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument("--version", action="version", version=f"livemail {__version__}")
     subparsers = words.add_subparsers(metavar="WORD", required=True)
     backup_words.add_words(command.add_words(subparsers))
+    dkim_words.add_words(subparsers)
     message_words.add_words(subparsers)
     transfer_words.add_words(subparsers)
     config = subparsers.add_parser("config", help="show or check the configuration").add_subparsers(

@@ -199,12 +199,12 @@ class Postfix:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def wait_for_port(port: int, seconds: float = 30) -> None:
+def wait_for_port(port: int, seconds: float = 30, address: str = "127.0.0.1") -> None:
     """Until somebody listens."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
+            if probe.connect_ex((address, port)) == 0:
                 return
         time.sleep(0.02)
-    raise AssertionError(f"nobody listens on {port}")
+    raise AssertionError(f"nobody listens on {address}:{port}")

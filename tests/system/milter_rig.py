@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Sequence
@@ -52,7 +53,10 @@ class LivemailMilter:
 class Daemon:
     """A foreign milter in the foreground."""
 
-    def __init__(self, folder: Path, name: str, arguments: Sequence[str], port: int) -> None:
+    def __init__(
+        self, folder: Path, name: str, arguments: Sequence[str], port: int, address: str = "127.0.0.1"
+    ) -> None:
+        self._name = name
         self.log = folder / f"{name}.out"
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
@@ -63,17 +67,18 @@ class Daemon:
                 cwd=folder,
             )
         try:
-            wait_for_port(port)
+            wait_for_port(port, address=address)
         except AssertionError:
             self.stop()
             raise AssertionError(self.log.read_text(errors="replace")[-3000:]) from None
 
     def stop(self) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(20)
-        finally:
-            self.process.kill()
+        if self._name != "opendkim":  # which takes five seconds to go
+            self.process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(20)
+        self.process.kill()
+        self.process.wait()
 
 
 def opendkim(folder: Path, settings: dict[str, str]) -> Daemon:

@@ -58,10 +58,15 @@ class Key(msgspec.Struct, frozen=True):
         return f"v=DKIM1; k={self.algorithm}; p={base64.b64encode(self.public).decode()}"
 
     @property
-    def zone_line(self) -> str:
-        """The record for a zone file, in strings of at most 255 octets."""
+    def strings(self) -> list[str]:
+        """The record in strings of at most 255 octets, which is what DNS can hold."""
         text = self.record
-        strings = " ".join(f'"{text[at : at + _STRING_OCTETS]}"' for at in range(0, len(text), _STRING_OCTETS))
+        return [text[at : at + _STRING_OCTETS] for at in range(0, len(text), _STRING_OCTETS)]
+
+    @property
+    def zone_line(self) -> str:
+        """The record for a zone file."""
+        strings = " ".join(f'"{each}"' for each in self.strings)
         return f"{self.name}. IN TXT ( {strings} )"
 
 
@@ -160,20 +165,43 @@ class KeyFolder:
         self._known[path] = (stamp, key)
         return key
 
+    def path_of(self, domain: str, selector: str) -> Path:
+        """Where a key is kept.  Raises DKIMKeyError."""
+        return self.folder / checked_domain(domain) / f"{checked_selector(selector)}.pem"
+
     def create(self, domain: str, selector: str, algorithm: Algorithm, bits: int = DEFAULT_BITS) -> Key:
         """Make a key and keep it; it is on disk when this returns.  Raises DKIMKeyError; FileExistsError where there is one."""
         name, label = checked_domain(domain), checked_selector(selector)
         key, pem = make_key(name, label, algorithm, bits)
+        path = self.path_of(name, label)
         try:
-            (self.folder / name).mkdir(0o700, parents=True, exist_ok=True)
-            path = self.folder / name / f"{label}.pem"
+            owner = _owner_above(self.folder)
+            for folder in (self.folder.parent, self.folder, path.parent):
+                if not folder.is_dir():
+                    folder.mkdir(0o700)
+                    _give(folder, owner)
             fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
             with os.fdopen(fd, "wb") as file:
                 file.write(pem)
                 file.flush()
                 os.fsync(file.fileno())
+            _give(path, owner)
         except FileExistsError:
             raise
         except OSError as error:
             raise DKIMKeyError(f"{error.filename or self.folder}: {error.strerror}") from None
         return key
+
+
+def _owner_above(folder: Path) -> tuple[int, int]:
+    """Who owns the nearest folder that exists: the user the server runs as."""
+    while not folder.exists():
+        folder = folder.parent
+    status = folder.stat()
+    return status.st_uid, status.st_gid
+
+
+def _give(path: Path, owner: tuple[int, int]) -> None:
+    """A key that root makes is for the server to read."""
+    if os.geteuid() == 0:
+        os.chown(path, *owner)
