@@ -163,6 +163,7 @@ class MilterServer(MultiService):
             new_content=spool.new_content,
             max_message=settings.max_message_octets,
             max_recipients=settings.max_recipients,
+            hostname=surroundings.hostname,
         )
         # A mail server opens one connection for each of its clients: what is limited is all of them together.
         limits = Limits(config.net.max_connections, config.net.max_connections)

@@ -538,14 +538,14 @@ class ChainTransaction:
 
     # ------------------------------------------------------------------------------------------ the rest of the life
 
-    def authenticated(self, authcid: str) -> None:
+    def authenticated(self, authcid: str, mechanism: str = "") -> None:
         """See `IFilterTransaction.authenticated`."""
-        self._connection = msgspec.structs.replace(self._connection, authcid=authcid)
+        self._connection = msgspec.structs.replace(self._connection, authcid=authcid, mechanism=mechanism)
         self.state.connection = self._connection
 
     def secured(self, tls: str) -> None:
         """See `IFilterTransaction.secured`."""
-        self._connection = msgspec.structs.replace(self._connection, tls=tls, authcid="")
+        self._connection = msgspec.structs.replace(self._connection, tls=tls, authcid="", mechanism="")
         self._helo = ""
         self.reset()
 

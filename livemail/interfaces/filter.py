@@ -87,7 +87,7 @@ class ConnectionInfo(msgspec.Struct, frozen=True):
 
     session: id that stands in every log line of the connection.  service: smtp, submission, submissions or lmtp.
     peer: textual address, "" for a Unix socket.  tls: protocol and cipher, "" in the clear.  authcid: the
-    authenticated login, "" before.
+    authenticated login, "" before.  mechanism: the SASL mechanism it came by, upper-case, "" before or where it is not known.
     """
 
     session: str
@@ -96,6 +96,7 @@ class ConnectionInfo(msgspec.Struct, frozen=True):
     port: int = 0
     tls: str = ""
     authcid: str = ""
+    mechanism: str = ""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -129,8 +130,8 @@ class IFilterTransaction(Interface):
     async def message(content: Content, envelope: Envelope) -> Outcome:
         """The whole message: stages headers, body and message of every filter."""
 
-    def authenticated(authcid: str) -> None:
-        """AUTH succeeded."""
+    def authenticated(authcid: str, mechanism: str = "") -> None:
+        """AUTH succeeded, by this SASL mechanism."""
 
     def secured(tls: str) -> None:
         """STARTTLS succeeded; what was learned before is forgotten."""

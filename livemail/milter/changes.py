@@ -6,11 +6,12 @@ which forgets removed fields at once, and to Sendmail, which goes on counting th
 
     1. insertions behind the first field, last one first: nothing before them has moved
     2. changes and removals, last occurrence first
-    3. insertions before the first field, at position 0: in front of the Received field of the MTA, which is not shown to us.
-       Behind such a one Postfix counts its Received field like any other, so they come last
+    3. insertions before the first field, at position 0.  Behind such a one Postfix counts its own Received field like any
+       other, so they come last
     4. additions at the end, first one first
 
-Positions of insertions count the MTA's own Received field, occurrences for changes do not.
+The first field is the one that stands for the MTA's own Received field, which it has put in front and does not show to milters:
+positions of insertions count it, occurrences for changes do not, and it cannot be changed.
 """
 
 from __future__ import annotations
@@ -37,8 +38,15 @@ MAX_COMPARED: Final = 400
 """Fields in each of two headers up to which the least number of edits is looked for: that takes quadratic time."""
 
 
+class CannotChange(Exception):
+    """The MTA's own field was to be changed."""
+
+
 def header_changes(before: Sequence[Field], after: Sequence[Field]) -> list[HeaderChange]:
-    """Edits that make one header of the other."""
+    """Edits that make one header of the other.  before: with what stands for the MTA's own field in front.
+
+    Raises CannotChange.
+    """
     changes: list[tuple[int, HeaderChange]] = []  # with the field's place before
     inserts: list[tuple[int, Field]] = []  # with the place before which it goes
     for old_start, old_end, new_start, new_end in _differences(before, after):
@@ -49,17 +57,19 @@ def header_changes(before: Sequence[Field], after: Sequence[Field]) -> list[Head
         # In front of what goes, so that what was put in front of everything stays there.
         inserts += [(old[0] if old else old_end, field) for field in new]
         changes += [(place, HeaderChange("change", before[place][0], b"")) for place in old]
+    if any(place == 0 for place, _ in changes):
+        raise CannotChange("the field Received of the MTA in front cannot be changed or removed")
     return [*_ordered(before, changes, inserts)]
 
 
 def _ordered(
     before: Sequence[Field], changes: list[tuple[int, HeaderChange]], inserts: list[tuple[int, Field]]
 ) -> Iterator[HeaderChange]:
-    first = [field for place, field in inserts if place == 0 and before]
+    first = [field for place, field in inserts if place == 0]
     inner = [(place, field) for place, field in inserts if 0 < place < len(before)]
     last = [field for place, field in inserts if place == len(before)]
     for place, (name, raw) in reversed(inner):
-        yield HeaderChange("insert", name, _value((name, raw)), place + 1)
+        yield HeaderChange("insert", name, _value((name, raw)), place)
     # Occurrences as they are with the insertions made, before any removal.
     inserted: dict[int, list[bytes]] = {}
     for place, (name, _) in inner:
@@ -68,7 +78,7 @@ def _ordered(
     occurrence: list[int] = []
     for place, (name, _) in enumerate(before):
         seen.update(inserted.get(place, ()))
-        seen[name.lower()] += 1
+        seen[name.lower()] += 1 if place else 0
         occurrence.append(seen[name.lower()])
     for place, change in sorted(changes, key=lambda item: item[0], reverse=True):
         yield HeaderChange("change", change.name, change.value, occurrence[place])

@@ -363,7 +363,7 @@ class Milter(Filter):
                 "{mail_mailer}": "esmtp",
             }
             if connection.authcid:
-                values |= {"{auth_authen}": connection.authcid, "{auth_type}": "SASL"}
+                values |= {"{auth_authen}": connection.authcid, "{auth_type}": connection.mechanism or "unknown"}
         elif command != codes.HELO:
             values = {"i": connection.session}
         return {name.encode(): _octets(value) for name, value in values.items()}

@@ -4,6 +4,9 @@ The session knows the dialogue and nothing of the transport, which it meets as `
 arrive, in memory while small and in a spool file when large; the chain sees the whole message at its end, as it does inside
 livemail, and what it made of it goes back as edits (`changes`).  Every way out of a mail transaction goes through `_reset`.
 
+In front of the content stands a field Received, as it does inside livemail: in place of the MTA's own, which milters are not
+shown.  So a filter sees as many of them, and counts positions, as it does inside livemail.
+
 An edit that the MTA did not offer to make cannot be left out: the message is deferred and the log says which.  A message that cannot
 be taken in (too big, no space) is answered at its end.
 """
@@ -11,7 +14,9 @@ be taken in (too big, no space) is answered at its end.
 from __future__ import annotations
 
 import ipaddress
+import time
 from collections.abc import Callable
+from email.utils import formatdate
 from typing import Any, ClassVar, Final, Protocol
 
 import msgspec
@@ -31,12 +36,13 @@ from livemail.interfaces.filter import (
     Reject,
     Verdict,
 )
+from livemail.interfaces.runtime import Now
 from livemail.interfaces.storage import IContentSink
 from livemail.mail.content import Content
 from livemail.mail.envelope import Envelope
 from livemail.mail.errors import MailError, TooBig, WireError
 from livemail.milter import codes, grammar
-from livemail.milter.changes import body_chunks, envelope_changes, header_changes, same_body
+from livemail.milter.changes import CannotChange, body_chunks, envelope_changes, header_changes, same_body
 from livemail.milter.grammar import Edit, Options, Quarantined
 from livemail.milter.state import TABLE, State
 from livemail.milter.wire import packet
@@ -47,7 +53,7 @@ WANTED_STEPS: Final = codes.NR_HDR | codes.NR_EOH | codes.NR_BODY | codes.NO_UNK
 MACROS: Final[dict[bytes, tuple[bytes, ...]]] = {
     codes.CONNECT: (b"j", b"{daemon_name}"),
     codes.HELO: (b"{tls_version}", b"{cipher}"),
-    codes.MAIL: (b"i", b"{auth_authen}"),
+    codes.MAIL: (b"i", b"{auth_authen}", b"{auth_type}"),
     codes.BODYEOB: (b"i",),
 }
 """What we ask the MTA to tell."""
@@ -58,7 +64,8 @@ _PER_MESSAGE: Final = (codes.MAIL, codes.RCPT, codes.DATA, codes.HEADER, codes.E
 class Site(msgspec.Struct, frozen=True):
     """What all connections of one listener share.
 
-    service: what filters see in `ConnectionInfo.service`.  new_content: begins a content.  max_message: octets.
+    service: what filters see in `ConnectionInfo.service`.  new_content: begins a content.  max_message: octets.  now: seconds
+    since the epoch.
     """
 
     chain: IFilterChain
@@ -66,6 +73,8 @@ class Site(msgspec.Struct, frozen=True):
     new_content: Callable[[int], IContentSink]
     max_message: int
     max_recipients: int
+    hostname: str = "localhost"
+    now: Now = time.time
 
 
 class Link(Protocol):
@@ -99,6 +108,7 @@ class Session:
         self._tls = ""
         self._authcid = ""
         self._connections = 0
+        self._peer = self._greeted_as = ""
         self._sink: IContentSink | None = None
         self._header_octets = 0
         self._octets = 0
@@ -170,7 +180,8 @@ class Session:
         except ValueError:
             address = ""
         self._connections += 1
-        self._tls = self._authcid = ""
+        self._tls = self._authcid = self._greeted_as = ""
+        self._peer = address
         session = f"{self.link.session_id}.{self._connections}"
         connection = ConnectionInfo(session, self.site.service, address, peer.port)
         self.log.info("{session} connect from {peer} through a milter client", session=session, peer=address or "local")
@@ -185,6 +196,7 @@ class Session:
             self._tls = tls
             self._filters.secured(tls)
         name = data.rstrip(b"\0").decode("utf-8", "backslashreplace")
+        self._greeted_as = name
         self._answer(codes.HELO, await self._filters.helo(name))
 
     async def _abort(self, _data: bytes) -> None:
@@ -206,7 +218,7 @@ class Session:
         authcid = self._macro(codes.MAIL, b"auth_authen")
         if authcid and authcid != self._authcid:
             self._authcid = authcid
-            self._filters.authenticated(authcid)
+            self._filters.authenticated(authcid, self._macro(codes.MAIL, b"auth_type").upper())
         reverse_path = grammar.parse_mail(data)
         self.envelope = Envelope(reverse_path, [])
         self._answer(codes.MAIL, await self._filters.mail(reverse_path))
@@ -258,6 +270,16 @@ class Session:
             self._sink = self.site.new_content(0)
         except MailError as error:
             self._error = error
+        self._take(self._received())
+
+    def _received(self) -> bytes:
+        """The field that stands for the MTA's own.  RFC 5321 §4.4."""
+        literal = f"IPv6:{self._peer}" if ":" in self._peer else self._peer
+        origin = f" ([{literal}])" if self._peer else ""
+        id_ = self._macro(codes.MAIL, b"i") or self._macro(codes.RCPT, b"i") or self.link.session_id
+        helo = self._greeted_as or "unknown"
+        field = f"Received: from {helo}{origin}\r\n\tby {self.site.hostname} with ESMTP id {id_};"
+        return f"{_one_line(field)}\r\n\t{formatdate(self.site.now())[:-5]}+0000\r\n".encode()
 
     def _take(self, octets: bytes) -> None:
         if self._error is not None or self._sink is None:
@@ -344,7 +366,11 @@ class Session:
         edits: list[Edit] = envelope_changes(envelope, outcome.envelope)
         new_body = False
         if not isinstance(outcome.content, _Kept):
-            edits += header_changes(Message(content).fields, Message(outcome.content).fields)
+            try:
+                edits += header_changes(Message(content).fields, Message(outcome.content).fields)
+            except CannotChange as error:
+                self._cannot(str(error))
+                return False
             new_body = not same_body(content, outcome.content)
         if new_body and not self._may(codes.REPLBODY):
             return False
@@ -360,13 +386,12 @@ class Session:
     def _may(self, command: bytes) -> bool:
         if self.options.actions & codes.ACTION_OF_EDIT[command]:
             return True
-        self.log.error(
-            "{session} the chain's edit {edit} is not one the MTA offers to make; the message is deferred",
-            session=self.link.session_id,
-            edit=command.decode(),
-        )
-        self._refuse(MailError("The message could not be changed as policy asks", code=451, enhanced="4.3.5"))
+        self._cannot(f"the MTA does not offer to make the edit {command.decode()}")
         return False
+
+    def _cannot(self, why: str) -> None:
+        self.log.error("{session} the message is deferred: {why}", session=self.link.session_id, why=why)
+        self._refuse(MailError("The message could not be changed as policy asks", code=451, enhanced="4.3.5"))
 
     def _send(self, edit: Edit) -> bool:
         command, data = grammar.render_edit(edit, leading_space=bool(self.options.steps & codes.HDR_LEADSPC))
@@ -410,6 +435,12 @@ class Session:
         codes.ABORT: _abort,
         codes.QUIT_NC: _quit_nc,
     }
+
+
+def _one_line(field: str) -> str:
+    """What a client said of itself cannot make a field of its own."""
+    lines = field.split("\r\n\t")
+    return "\r\n\t".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)
 
 
 class _Kept:

@@ -15,10 +15,11 @@ from livemail.mail.errors import WireError
 class Authentication:
     """One AUTH command and the lines that follow it."""
 
-    __slots__ = ("_exchange",)
+    __slots__ = ("_exchange", "mechanism")
 
-    def __init__(self, exchange: ISASLExchange) -> None:
+    def __init__(self, exchange: ISASLExchange, mechanism: str) -> None:
         self._exchange = exchange
+        self.mechanism = mechanism
 
     @classmethod
     def start(
@@ -33,7 +34,8 @@ class Authentication:
             raise WireError("AUTH takes a mechanism and, at most, one response", code=501, enhanced="5.5.4")
         # RFC 4954 §4: "=" is the empty initial response; an empty one on the wire is none.
         response = None if len(words) == 1 else b"" if words[1] == b"=" else decode(words[1])
-        return cls(authenticator.start(words[0].decode("ascii"), connection)), response
+        mechanism = words[0].decode("ascii").upper()
+        return cls(authenticator.start(mechanism, connection), mechanism), response
 
     @staticmethod
     def response(line: bytes) -> bytes:

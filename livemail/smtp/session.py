@@ -379,7 +379,7 @@ class Session:
         if isinstance(result, Login):
             self.login = result
             assert self._filters is not None
-            self._filters.authenticated(result.record.name)
+            self._filters.authenticated(result.record.name, authentication.mechanism)
             self.log.info(
                 "{session} {peer}: authenticated as {login}",
                 session=self.link.session_id,

@@ -35,7 +35,7 @@ FIELDS = {
     api.Accept: ["reason"],
     api.Discard: ["reason"],
     api.Quarantine: ["reason"],
-    api.ConnectionInfo: ["session", "service", "peer", "port", "tls", "authcid"],
+    api.ConnectionInfo: ["session", "service", "peer", "port", "tls", "authcid", "mechanism"],
     api.Record: ["filter", "stage", "verdict", "seconds", "is_failure", "count", "edits"],
     api.Server: ["hostname", "reactor", "now", "run_blocking", "resolver", "directory", "folder"],
 }

@@ -39,7 +39,7 @@ class MTA:
         specs = [each if isinstance(each, FilterSpec) else FilterSpec(each.__name__, each) for each in filters]
         self.store = store or MemoryStore()
         chain = FilterChain(specs, self.store, self.clock)
-        site = Site(chain, "smtp", self.store.new_content, max_message, max_recipients)
+        site = Site(chain, "smtp", self.store.new_content, max_message, max_recipients, "mx.example", lambda: 0.0)
         self.owner = Owner(self.clock)
         self.connection = MilterConnection(self.owner, site)
         self.transport = Transport()
@@ -54,6 +54,8 @@ class MTA:
 
     def feed(self, octets):
         self.connection.dataReceived(octets)
+        while self.connection._run is not None:
+            self.clock.advance(0)  # the chain lets the reactor have a turn where it has been at it for long
         return self.answers()
 
     def answers(self):

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from livemail.milter.changes import header_changes
+from livemail.milter.changes import CannotChange, header_changes
 
 OWN = (b"Received", b"Received: by the MTA in front\r\n")
 
@@ -17,7 +17,7 @@ def field(text):
 
 def applied(before, changes, *, forgets):
     """What an MTA makes of it.  forgets: whether removed fields are gone at once, or are counted on as removed."""
-    fields = [OWN, *before]
+    fields = list(before)
     for change in changes:
         made = (change.name, change.name + b":" + change.value + b"\r\n")
         if change.action == "add":
@@ -40,10 +40,11 @@ def applied(before, changes, *, forgets):
 
 
 def check(before, after):
+    """The MTA's own field in front of both; after may have it anywhere itself."""
+    before, after = [OWN, *before], after if OWN in after else [OWN, *after]
     changes = header_changes(before, after)
     for forgets in (True, False):
-        made = applied(before, changes, forgets=forgets)
-        assert [each for each in made if each is not OWN] == after
+        assert applied(before, changes, forgets=forgets) == after
     return changes
 
 
@@ -57,6 +58,7 @@ BASE = [field(text) for text in ("Received: a", "Received: b", "From: x", "Subje
         [],
         [*BASE, field("X-New: 1")],
         [field("X-New: 1"), field("X-New: 2"), *BASE],
+        [field("X-New: 1"), field("Received: upper"), OWN, field("X-New: 2"), *BASE[1:]],
         [*BASE[:3], field("X-A: 0"), *BASE[3:]],
         [*BASE[:5], field("X-A: 3"), BASE[6]],
         [*BASE[:4], BASE[6]],
@@ -76,9 +78,17 @@ def test_one_field_changed_is_one_edit():
     assert (change.action, change.name, change.value, change.index) == ("change", b"Subject", b" [EXT] s", 1)
 
 
-def test_a_field_put_in_front_goes_before_the_mtas_own_received():
-    (change,) = check(BASE, [field("X-First: 1"), *BASE])
+def test_a_field_put_in_front_goes_before_the_mtas_own_received_or_behind_it():
+    (change,) = check(BASE, [field("X-First: 1"), OWN, *BASE])
     assert (change.action, change.index) == ("insert", 0)
+    (change,) = check(BASE, [OWN, field("X-First: 1"), *BASE])
+    assert (change.action, change.index) == ("insert", 1)
+
+
+@pytest.mark.parametrize("after", [BASE, [(b"Received", b"Received: other\r\n"), *BASE]])
+def test_the_mtas_own_received_cannot_be_changed(after):
+    with pytest.raises(CannotChange):
+        header_changes([OWN, *BASE], after)
 
 
 def test_any_edits_of_any_header_come_out_right():
@@ -86,21 +96,22 @@ def test_any_edits_of_any_header_come_out_right():
     names = ["Received", "X-A", "X-B", "Subject"]
     for _ in range(2000):
         before = [field(f"{chance.choice(names)}: {chance.randrange(4)}") for _ in range(chance.randrange(9))]
-        after = list(before)
+        after = [OWN, *before]
         for _ in range(chance.randrange(5)):
             made = field(f"{chance.choice(names)}: {chance.randrange(9)}")
             kind = chance.randrange(3)
             if kind == 0:
                 after.insert(chance.randrange(len(after) + 1), made)
-            elif after and kind == 1:
-                del after[chance.randrange(len(after))]
-            elif after:
-                after[chance.randrange(len(after))] = made
+            at = chance.randrange(len(after))
+            if kind == 1 and after[at] is not OWN:
+                del after[at]
+            elif kind == 2 and after[at] is not OWN:
+                after[at] = made
         check(before, after)
 
 
 def test_a_large_header_is_compared_in_linear_time():
     before = [field(f"X-{number}: a") for number in range(20_000)]
     after = [field(f"X-{number}: b") for number in range(20_000)]
-    assert len(header_changes(before, after)) == 20_000
+    assert len(header_changes([OWN, *before], [OWN, *after])) == 20_000
     check(before[:700], after[200:900])

@@ -77,6 +77,16 @@ def test_the_milter_is_told_of_everything_without_our_own_received():
     assert b"i" in macros[b"E"]
 
 
+def test_the_milter_is_told_who_logged_in_and_how():
+    script = Script()
+    made = Rig(filters=[milter(script)])
+    client = made.submit()
+    client.begin("you@localhost", sender="you@localhost")
+    (macros,) = [data[1:].split(b"\0") for data in script.told(codes.MACRO) if data.startswith(b"M")]
+    assert macros[macros.index(b"{auth_authen}") + 1] == b"you@localhost"
+    assert macros[macros.index(b"{auth_type}") + 1] == b"PLAIN"
+
+
 def test_one_dialogue_serves_a_connections_transactions():
     script = Script()
     client = Rig(filters=[milter(script)]).connect()

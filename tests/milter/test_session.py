@@ -21,6 +21,10 @@ from livemail.storage.memory.store import MemoryStore
 from tests.milter.rig import ALL, MTA
 
 MAIL = b"Subject: one\r\nX-A: 1\r\nX-A: 2\r\n folded\r\n\r\nbody\r\n.dot\r\n"
+RECEIVED = (
+    b"Received: from client.example ([IPv6:2001:db8::1])\r\n\tby mx.example with ESMTP id ABC1;"
+    b"\r\n\tThu, 01 Jan 1970 00:00:00 +0000\r\n"
+)
 CAT = Path(Address("cat", "example.org"))
 
 
@@ -38,7 +42,7 @@ def test_negotiation_takes_what_is_offered_and_needed():
     assert mta.options.actions == 0x1FF
     wanted = codes.NR_HDR | codes.NR_EOH | codes.NR_BODY | codes.NO_UNKNOWN | codes.HDR_LEADSPC
     assert mta.options.steps == wanted
-    assert mta.options.macros[codes.MAIL] == (b"i", b"{auth_authen}")
+    assert mta.options.macros[codes.MAIL] == (b"i", b"{auth_authen}", b"{auth_type}")
     old = MTA(options=Options(2, 0x1F, 0x7F))
     assert (old.options.version, old.options.actions, old.options.steps, old.options.macros) == (
         2,
@@ -75,14 +79,15 @@ def test_the_chain_learns_all_the_mta_tells():
     mta.say((codes.CONNECT, grammar.render_connect(grammar.Peer("c", "2001:db8::1", 99))))
     mta.say((codes.MACRO, b"H" + strings(b"{tls_version}", b"TLSv1.3", b"{cipher}", b"AES")))
     mta.say((codes.HELO, strings(b"client.example")))
-    mta.say((codes.MACRO, b"M" + strings(b"i", b"ABC", b"{auth_authen}", b"ann")))
+    mta.say((codes.MACRO, b"M" + strings(b"i", b"ABC", b"{auth_authen}", b"ann", b"{auth_type}", b"plain")))
     mta.say((codes.MAIL, strings(b"<ann@example.org>", b"SIZE=10", b"BODY=8BITMIME")))
     mta.say((codes.RCPT, strings(b"<ben@example.net>", b"NOTIFY=NEVER")), (codes.DATA,))
     assert mta.content(MAIL) == ([], (codes.CONTINUE, b""))
-    assert seen["octets"] == MAIL
+    assert seen["octets"] == RECEIVED.replace(b"ABC1", b"ABC") + MAIL
     connection = seen["connection"]
     assert (connection.peer, connection.port, connection.service) == ("2001:db8::1", 99, "smtp")
-    assert (connection.tls, connection.authcid, seen["helo"]) == ("TLSv1.3 AES", "ann", "client.example")
+    assert (connection.tls, connection.authcid, connection.mechanism) == ("TLSv1.3 AES", "ann", "PLAIN")
+    assert seen["helo"] == "client.example"
     assert (seen["reverse"].size, seen["reverse"].body) == (10, "8BITMIME")
     assert seen["recipient"] == Recipient(Path(Address("ben", "example.net")), frozenset({"NEVER"}))
 
@@ -184,6 +189,26 @@ def test_every_edit_is_sent_header_first_and_the_body_in_one_piece_last():
     ]
 
 
+def test_the_field_that_stands_for_the_mtas_own_counts_and_cannot_be_changed():
+    mta = MTA(at_message(lambda tx, message: message.insert_header("X-Second", "2", 1)))
+    assert mta.message(MAIL) == ([HeaderChange("insert", b"X-Second", b" 2", 1)], (codes.CONTINUE, b""))
+    for action in (
+        lambda tx, message: message.remove_header("Received"),
+        lambda tx, message: message.change_header("Received", "other"),
+    ):
+        _, last = MTA(at_message(action)).message(MAIL)
+        assert last == (codes.REPLYCODE, b"451 4.3.5 The message could not be changed as policy asks\0")
+
+
+def test_what_a_client_says_of_itself_makes_no_field_of_its_own():
+    seen = []
+    mta = MTA(at_message(lambda tx, message: seen.append([name for name, _ in message.fields])))
+    mta.connect(helo=b"x\r\nInjected: yes\r\n\ty")
+    mta.envelope()
+    mta.content(MAIL)
+    assert seen == [[b"Received", b"Subject", b"X-A", b"X-A"]]
+
+
 def test_an_emptied_body_is_one_empty_packet():
     mta = MTA(at_message(lambda tx, message: message.replace_body(b"")))
     assert mta.message(MAIL) == ([BodyChunk(b"")], (codes.CONTINUE, b""))
@@ -231,7 +256,7 @@ def test_without_leading_space_every_packet_is_answered_and_values_have_their_sp
     said = mta.say((codes.HEADER, strings(b"Subject", b"one")), (codes.HEADER, strings(b"X", b"")), (codes.EOH,),
                    (codes.BODY, b"body\r\n"), (codes.BODYEOB, b"last\r\n"))  # fmt: skip
     assert said == [(codes.CONTINUE, b"")] * 5
-    assert seen == [b"Subject: one\r\nX: \r\n\r\nbody\r\nlast\r\n"]
+    assert [octets.partition(b"+0000\r\n")[2] for octets in seen] == [b"Subject: one\r\nX: \r\n\r\nbody\r\nlast\r\n"]
 
 
 def test_version_2_knows_no_data_and_the_chain_is_still_asked():
