@@ -1,6 +1,8 @@
 """The ``livemail`` command.
 
     livemail [--data DIR] [--config FILE] [--json] account add|list|show|password|remove
+                                                   domain add|list|show|set|remove
+                                                   alias add|list|show|set|remove
                                                    store check|backup DIR|verify DIR|restore DIR
                                                    message explain
                                                    import maildir|mbox|eml|imap SOURCE --account NAME
@@ -12,7 +14,7 @@
 
 It works beside a running server, over the control socket in the data folder, and on the data folder itself when no server
 runs.  Exit status: 0 done; 1 problems were found, or it failed; 64 wrong usage; 65 bad input (an empty password, a line of a
-batch); 66 no mail store; 67 no such account; 69 the server does not answer; 73 exists already; 75 not now, try again; 77 no permission; 78
+batch); 66 no mail store; 67 no such account, domain or alias; 69 the server does not answer; 73 exists already; 75 not now, try again; 77 no permission; 78
 configuration; 130 interrupted.  (sysexits.h, where it has one.)
 """
 
@@ -22,6 +24,7 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -31,7 +34,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from livemail import __version__
-from livemail.admin import backup_words, command, control, dkim_words, message_words, transfer_words
+from livemail.admin import (
+    address_words,
+    addresses,
+    backup_words,
+    command,
+    control,
+    dkim_words,
+    message_words,
+    transfer_words,
+)
 from livemail.admin.backups import Backups
 from livemail.admin.explain import Explain
 from livemail.admin.operations import (
@@ -46,6 +58,7 @@ from livemail.admin.operations import (
 from livemail.admin.transfers import Transfers
 from livemail.auth.passwords import Passwords
 from livemail.config import EX_CONFIG, Config, ConfigError, data_folder, load, local_profile, show, verdict
+from livemail.directory import AddressBook, StoreDirectory
 from livemail.interfaces.storage import Progress
 from livemail.net.threads import Threads
 from livemail.storage.lmdb import LMDBStore
@@ -70,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
     dkim_words.add_words(subparsers)
     message_words.add_words(subparsers)
     transfer_words.add_words(subparsers)
+    address_words.add_words(subparsers)
     config = subparsers.add_parser("config", help="show or check the configuration").add_subparsers(
         metavar="VERB", required=True
     )
@@ -100,7 +114,7 @@ def _common_options(words: argparse.ArgumentParser) -> None:
                 _common_options(inner)
 
 
-_EPILOG = "Exit status: 0 done, 1 failed, 64 usage, 65 input, 66 no store, 67 no account, 73 exists, 75 later, 77 permission, 78 config."
+_EPILOG = "Exit status: 0 done, 1 failed, 64 usage, 65 input, 66 no store, 67 not there, 73 exists, 75 later, 77 permission, 78 config."
 
 
 def read_config(arguments: argparse.Namespace) -> Config:
@@ -146,10 +160,13 @@ class Target:
             )
             try:
                 passwords = Passwords(threads.blocking, self._config.auth)
-                operations = Operations(store, self._config.domains, passwords.hash)
+                directory = StoreDirectory(store, self._config.directory)
+                threads.wait(directory.load())
+                operations = Operations(store, directory.local_domains, passwords.hash)
+                addresses.add_to(operations, AddressBook(store, directory, time.time), directory)
                 operations.add("message.explain", Explain(store))
-                moves = Transfers(store, lambda: self._config.domains, threads.blocking, os.cpu_count() or 1)
-                backups = Backups(store, lambda: self._config.domains, threads.blocking)
+                moves = Transfers(store, directory.local_domains, threads.blocking, os.cpu_count() or 1)
+                backups = Backups(store, directory.local_domains, threads.blocking)
                 for name, function in (moves.operations() | backups.operations()).items():
                     operations.add(name, function)
                 return threads.wait(operations.perform(operation, arguments, progress))

@@ -34,7 +34,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
-from livemail.admin import control, first_run
+from livemail.admin import addresses, control, first_run
 from livemail.admin.backups import Backups
 from livemail.admin.explain import Explain
 from livemail.admin.operations import Operations, Refused
@@ -54,7 +54,7 @@ from livemail.delivery.ourselves import Ourselves
 from livemail.delivery.routing import Routing
 from livemail.delivery.secret import SecretError
 from livemail.delivery.srs import Rewriter, load_keys
-from livemail.directory import StoreDirectory
+from livemail.directory import AddressBook, StoreDirectory
 from livemail.filters.author import Server
 from livemail.filters.filter_set import CannotLoad, FilterSet
 from livemail.filters.find import CannotFind
@@ -103,6 +103,7 @@ class Parts(msgspec.Struct):
 
     build: dict[str, Build]
     operations: Operations
+    directory: StoreDirectory
     resolver: Resolver
     routing: Routing
     filters: FilterSet
@@ -165,25 +166,28 @@ def wire(config: Config, reactor: Any, store: IMailStore, threads: Threads, send
     build = {service: smtp(service) for service in ("smtp", "submission", "submissions", "lmtp")}
     build |= {service: imap(service) for service in ("imap", "imaps")}
     build |= {service: pop3(service) for service in ("pop3", "pop3s")}
-    operations = Operations(store, config.domains, passwords.hash)
+    operations = Operations(store, directory.local_domains, passwords.hash)
+    addresses.add_to(operations, AddressBook(store, directory, time.time), directory)
     operations.add("message.explain", Explain(store))
-    more = transfers(config, store, threads).operations()
-    more |= Backups(store, lambda: config.domains, threads.blocking).operations()
+    more = transfers(config, store, directory, threads).operations()
+    more |= Backups(store, directory.local_domains, threads.blocking).operations()
     for name, function in more.items():
         operations.add(name, function)
-    return Parts(build, operations, resolver, routing, filters)
+    return Parts(build, operations, directory, resolver, routing, filters)
 
 
-def transfers(config: Config, store: IMailStore, threads: Threads) -> Transfers:
+def transfers(config: Config, store: IMailStore, directory: StoreDirectory, threads: Threads) -> Transfers:
     """Import and export; one thread at least is left for passwords."""
-    return Transfers(store, lambda: config.domains, threads.blocking, max(1, config.net.blocking_threads - 1))
+    return Transfers(store, directory.local_domains, threads.blocking, max(1, config.net.blocking_threads - 1))
 
 
 def wire_routing(config: Config, reactor: Any, hostname: str) -> tuple[Resolver, Routing]:
     """Connect what finds the hosts for a domain.  Raises SecretError when a password file cannot be read."""
     resolver = Resolver(config.resolver, partial(exchange.ask, reactor), reactor.seconds, secrets.randbits)
     takers = [listen.place for listen in config.listen if listen.service in {"smtp", "submission", "submissions"}]
-    ourselves = Ourselves([hostname, *config.relay.own_names], [(place.host, place.port) for place in takers])
+    ourselves = Ourselves(
+        [hostname, config.relay.hello_name, *config.relay.own_names], [(place.host, place.port) for place in takers]
+    )
     shuffle = secrets.SystemRandom().shuffle
     return resolver, Routing(config.relay, config.route, resolver=resolver, ourselves=ourselves, shuffle=shuffle)
 
@@ -366,6 +370,7 @@ class MailServer(MultiService):
         assert self._threads is not None
         self._parts = parts = wire(self.config, self._reactor, self._store, self._threads, self._sender_keys)
         self._filters = parts.filters
+        self._threads.wait(parts.directory.load())
         text = self._first_run(parts) if self.is_local_profile else ""
         self._ports.append(control.listen(self._reactor, self._data, parts.operations))
         limits = Limits(self._max_connections(), self.config.net.max_connections_per_address)

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from livemail.interfaces.storage import AccountRecord, IMailStore, Progress
 from livemail.mail.address import MAX_DOMAIN_OCTETS, MAX_LOCAL_PART_OCTETS
+from livemail.mail.domains import domain_key
 from livemail.mail.errors import AccountExists, MailError, NoSuchAccount
 
 EX_PROBLEMS: Final = 1
@@ -57,12 +58,22 @@ def canonical_login(name: str, domains: Sequence[str]) -> str:
         raise Refused(f"{name!r} is not an account name; dots stand between characters", EX_DATA)
     if len(local.encode()) > MAX_LOCAL_PART_OCTETS or len(domain.encode()) > MAX_DOMAIN_OCTETS:
         raise Refused(f"{name!r} is too long; a local part has at most {MAX_LOCAL_PART_OCTETS} octets", EX_DATA)
-    if domain not in {each.lower() for each in domains}:
-        known = ", ".join(domains)
+    named = next((each.lower() for each in domains if _same_domain(each, domain)), None)
+    if named is None:
+        known = ", ".join(domains[:5]) + (", …" if len(domains) > 5 else "")
         raise Refused(
-            f"{domain} is not a domain of this server ({known}); add it to [directory] local_domains first", EX_DATA
+            f"{domain} is not a local domain of this server ({known}); `livemail domain add {domain}` makes it one",
+            EX_DATA,
         )
-    return f"{local}@{domain}"
+    return f"{local}@{named}"
+
+
+def _same_domain(one: str, other: str) -> bool:
+    """A-labels and U-labels of a domain are one domain."""
+    try:
+        return one.lower() == other or domain_key(one) == domain_key(other)
+    except ValueError:
+        return False
 
 
 def check_password(password: str) -> None:
@@ -81,10 +92,10 @@ class Operations:
     def __init__(
         self,
         store: IMailStore,
-        domains: Sequence[str],
+        domains: Callable[[], Sequence[str]],
         hash_password: Callable[[str], Coroutine[Any, Any, str]],
     ) -> None:
-        """domains: the local ones, the default first."""
+        """domains: returns the local ones, the default first."""
         self._store = store
         self._domains = domains
         self.hash_password = hash_password
@@ -128,7 +139,7 @@ class Operations:
         seen: set[str] = set()
         for name, password in arguments["accounts"]:
             try:
-                login = canonical_login(name, self._domains)
+                login = canonical_login(name, self._domains())
                 check_password(password)
             except Refused as refused:
                 faults.append(refused.text)
@@ -161,7 +172,7 @@ class Operations:
         return [_told(record) for record in await self._store.accounts()]
 
     async def _known(self, name: str) -> AccountRecord:
-        login = canonical_login(name, self._domains)
+        login = canonical_login(name, self._domains())
         record = await self._store.account_named(login)
         if record is None:
             raise Refused(f"there is no account {login}; `livemail account list` shows all", EX_NO_ACCOUNT)

@@ -33,6 +33,7 @@ def check_routes(config: Config, source: Source) -> None:
                 if first != position:
                     line = source.lines.get(("route", first), 0)
                     source.fault((*at, "domains"), f"{domain} has a route already, in line {line}; keep one of the two")
+        _check_ourselves(route.next_hop, (*at, "next_hop"), config, source)
         _check_cleartext(route, at, config, source)
         _check_secret(route.password_file, (*at, "password_file"), source)
     if config.relay.smarthost and "*" in patterns:
@@ -40,6 +41,7 @@ def check_routes(config: Config, source: Source) -> None:
             ("relay", "smarthost"),
             'stands beside a [[route]] with domains = ["*"]; both mean every other domain, keep one',
         )
+    _check_ourselves(config.relay.hosts(), ("relay", "smarthost"), config, source)
     _check_cleartext(config.relay, ("relay",), config, source)
     _check_secret(config.relay.password_file, ("relay", "password_file"), source)
     _check_fallback(config.relay.fallback, ("relay", "fallback"), names, source)
@@ -51,6 +53,21 @@ def _check_cleartext(way: WayOut, at: KeyPath, config: Config, source: Source) -
     if not config.relay.allow_cleartext_auth:
         for field, text in way.cleartext_faults():
             source.fault((*at, field), f"`{field}` {text}")
+
+
+def _check_ourselves(hops: Sequence[str], at: KeyPath, config: Config, source: Source) -> None:
+    """A next hop that is one of our own listeners would get everything back."""
+    places = set()
+    for listen in config.listen:
+        with contextlib.suppress(ValueError):
+            if listen.service in {"smtp", "submission", "submissions", "lmtp"}:
+                places.add(str(listen.place.path or (listen.place.host, listen.place.port)))
+    for text in hops:
+        with contextlib.suppress(ValueError):
+            hop = parse_next_hop(text)
+            host = "127.0.0.1" if hop.host == "localhost" else hop.host
+            if str(hop.path or (host, hop.port)) in places:
+                source.fault(at, f'"{text}" is this server itself, whose mail would go in a circle; name another host')
 
 
 def _check_secret(path: str, at: KeyPath, source: Source) -> None:

@@ -34,7 +34,7 @@ from livemail.delivery.router import Route, route, route_bounce
 from livemail.delivery.settings import DeliverySettings
 from livemail.delivery.srs import Rewriter, is_rewritten
 from livemail.interfaces.delivery import IDeliveryTarget, IDeliveryTransaction, Submitter
-from livemail.interfaces.directory import IDirectory, LocalAccount
+from livemail.interfaces.directory import IDirectory, LocalAccount, places_of
 from livemail.interfaces.queue import Addressed, Filing, IQueue, Outgoing, Report
 from livemail.interfaces.relay import IRouting, Reply
 from livemail.interfaces.storage import Delivered, Delivery, IMailStore
@@ -106,8 +106,7 @@ class LocalDelivery:
         """See `IDeliveryTarget.begin`."""
         address = reverse_path.path.address
         if submitter.account is not None and address is not None and self.settings.check_sender:
-            resolution = await self.directory.resolve(address)
-            places = resolution if isinstance(resolution, tuple) else ()
+            places = places_of(await self.directory.resolve(address))
             if not any(isinstance(place, LocalAccount) and place.account == submitter.account.id for place in places):
                 raise MailError(
                     f"{reverse_path.path} is not an address of {submitter.account.name}", code=550, enhanced="5.7.1"
@@ -209,7 +208,7 @@ class LocalTransaction:
                     target.directory, target.rewriter, self._reverse_path.path, address, self._submitter
                 )
             else:
-                found = await route(target.directory, address, self._submitter)
+                found = await route(target.directory, address, self._submitter, self._reverse_path.path)
             target.refuse_remote(found, self._submitter)
             self._routes[path] = found
         return found

@@ -1,7 +1,7 @@
 """Which hosts are this server: the ones that must not be sent to.  RFC 5321 §5.1, §6.3.
 
-A host is us when it has one of our names, or when one of its addresses is one we take SMTP at, on the port it would be
-asked on.  Another port of the same machine is somebody else: a filter, a list manager, a second server.
+A host is us when it has one of our names, when one of its addresses is one that others know us by (behind NAT it is none of
+this machine), or when one of its addresses is one we take SMTP at, on the port it would be asked on.  Another port of the same machine is somebody else: a filter, a list manager, a second server.
 """
 
 from __future__ import annotations
@@ -28,6 +28,13 @@ def is_local_address(address: str) -> bool:
         return False
 
 
+def _compared(name: str) -> str:
+    try:
+        return str(ipaddress.ip_address(name))
+    except ValueError:
+        return name.lower().removesuffix(".")
+
+
 class Ourselves:
     """Our names and the places we listen at."""
 
@@ -37,15 +44,15 @@ class Ourselves:
         listeners: Iterable[tuple[str, int]],
         is_local: Callable[[str], bool] = is_local_address,
     ) -> None:
-        """names: host names, in any case.  listeners: address and port of each that takes SMTP; "::" is every address."""
-        self._names = frozenset(name.lower().removesuffix(".") for name in names)
+        """names: host names, in any case, and addresses others know us by.  listeners: address and port of each that takes SMTP; "::" is every address."""
+        self._names = frozenset(_compared(name) for name in names if name)
         self._ports: dict[int, set[str]] = {}
         for host, port in listeners:
             self._ports.setdefault(port, set()).add(host)
         self._is_local = is_local
 
     def is_name(self, host: str) -> bool:
-        """Whether a host name is ours."""
+        """Whether a host name, or an address others know us by, is ours."""
         return host in self._names
 
     def listens(self, address: str, port: int) -> bool:

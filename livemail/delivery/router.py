@@ -9,7 +9,7 @@ import msgspec
 
 from livemail.delivery.srs import BouncesOnly, Rewriter
 from livemail.interfaces.delivery import Submitter
-from livemail.interfaces.directory import Elsewhere, IDirectory, LocalAccount, Unknown
+from livemail.interfaces.directory import Backup, Elsewhere, IDirectory, LocalAccount, Restricted, Unknown
 from livemail.mail.address import Address, Path
 from livemail.mail.errors import MailError
 
@@ -49,14 +49,40 @@ async def route_bounce(
     return Route((), (original,), is_bounce=True)
 
 
-async def route(directory: IDirectory, address: Address, submitter: Submitter) -> Route:
-    """Decide.  Raises RelayDenied, UnknownRecipient.
+class NotForSender(MailError):
+    """The alias is not for this sender.  RFC 3463 §3.8."""
+
+    code, enhanced, default_text = 550, "5.7.2", "You are not among those who may write to this address"
+
+
+def refuse_strangers(directory: IDirectory, found: Restricted, reverse_path: Path, submitter: Submitter) -> None:
+    """Raise NotForSender unless the sender may write to every alias on the way.
+
+    An address of ours counts only from who has logged in, or from a program of this machine: everybody can write it.
+    """
+    sender = reverse_path.address
+    is_known = submitter.account is not None or submitter.service == "lmtp" or submitter.is_ours
+    if (
+        sender is None
+        or (directory.is_local_domain(sender.domain) and not is_known)
+        or not all(directory.may_write(sender, restriction) for restriction in found.restrictions)
+    ):
+        raise NotForSender(reason=f"{reverse_path} may not write to {found.restrictions[0].alias}")
+
+
+async def route(directory: IDirectory, address: Address, submitter: Submitter, reverse_path: Path = Path.null) -> Route:
+    """Decide.  Raises RelayDenied, UnknownRecipient, NotForSender.
 
     An alias of ours may lead elsewhere whoever writes to it: that is forwarding, which its owner asked for, not relaying.
     """
     resolution = await directory.resolve(address)
     if isinstance(resolution, Unknown):
         raise UnknownRecipient
+    if isinstance(resolution, Backup):
+        return Route((), (address,))
+    if isinstance(resolution, Restricted):
+        refuse_strangers(directory, resolution, reverse_path, submitter)
+        resolution = resolution.places
     if isinstance(resolution, Elsewhere):
         if submitter.account is None and not submitter.is_ours:
             raise RelayDenied(reason=f"stranger asked for {address}")

@@ -256,16 +256,17 @@ class Routing:
         return [host for _, host in results]
 
     async def _host(self, preference: int, name: str, port: int) -> _Host:
-        if is_address(name):  # configured; or Lenient: an MX record that names an address, as many do by mistake
-            return _Host(preference, name, (name,), self._ourselves.listens(name, port), float("inf"))
         if self._ourselves.is_name(name):
             return _Host(preference, name, is_us=True)
+        if is_address(name):  # configured; or Lenient: an MX record that names an address, as many do by mistake
+            return _Host(preference, name, (name,), self._ourselves.listens(name, port), float("inf"))
         try:
             answer: Answer = await self._resolver.addresses(name, self._families)
         except MailError as error:
             return _Host(preference, name, error=error)
         addresses = cast("tuple[str, ...]", answer.records)
-        is_us = self._ourselves.is_name(answer.canonical) or self._ourselves.listen_at(addresses, port)
+        known_as = any(self._ourselves.is_name(each) for each in (answer.canonical, *addresses))
+        is_us = known_as or self._ourselves.listen_at(addresses, port)
         return _Host(preference, name, addresses, is_us, answer.seconds)
 
     def _usable(self, addresses: Iterable[str]) -> list[str]:

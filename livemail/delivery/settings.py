@@ -96,7 +96,7 @@ class RoutingSettings(WayOut, frozen=True, kw_only=True):
     smarthost: the next hop of every domain without a route of its own, "" for the domain's MX hosts; see
     `livemail.delivery.next_hop`.  login, password and their kin belong to it.
     mx_port: the port of hosts found by MX.  families: of the addresses to use, in the order to try.
-    own_names: names, beside ``hostname``, under which MX records may mean this server.  forbidden_networks: addresses that
+    own_names: names, beside ``hostname``, under which MX records may mean this server, and addresses others know it by.  forbidden_networks: addresses that
     DNS may not send us to (routes and smarthosts may).
     """
 
@@ -122,10 +122,12 @@ class RoutingSettings(WayOut, frozen=True, kw_only=True):
         if not self.families or len(set(self.families)) != len(self.families):
             yield "families", 'has each family once, in the order to try: ["ipv6", "ipv4"], or one of them'
         for text in self.own_names:
+            if is_address(text):
+                continue
             try:
                 domain_key(text)
             except ValueError as error:
-                yield "own_names", f'has "{text}", which is not a host name ({error})'
+                yield "own_names", f'has "{text}", which is not a host name, nor an address ({error})'
         for text in self.forbidden_networks:
             try:
                 ipaddress.ip_network(text)

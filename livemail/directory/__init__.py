@@ -1,5 +1,6 @@
 """Which domains, accounts and addresses exist."""
 
+from livemail.directory.book import AddressBook
 from livemail.directory.store import StoreDirectory
 
-__all__ = ["StoreDirectory"]
+__all__ = ["AddressBook", "StoreDirectory"]

@@ -27,12 +27,13 @@ class DirectorySettings(Settings, frozen=True):
     local_domains: domains we are the final destination for, A-labels or U-labels; an address literal in brackets, where mail
     to ``user@[192.0.2.1]`` is wanted: it stands for the default domain.  default_domain: of addresses and logins without
     one; "" for the first local domain.  plus_separator: what separates a local part from its detail (RFC 5233), "" for no
-    details.  postmaster: address that gets the mail for postmaster where no alias or account of that name exists, "" for
+    details.  backup_domains: domains whose mail we take and hand to a better MX host of theirs.  postmaster: address that gets the mail for postmaster where no alias or account of that name exists, "" for
     the first account created.  aliases: see `Alias`.
     """
 
     local_domains: tuple[str, ...] = ("localhost",)
     default_domain: str = ""
+    backup_domains: tuple[str, ...] = ()
     plus_separator: str = "+"
     postmaster: str = ""
     aliases: tuple[Alias, ...] = ()
@@ -51,6 +52,17 @@ class DirectorySettings(Settings, frozen=True):
             if key in local:
                 yield "local_domains", f"has {domain!r} twice"
             local.add(key)
+        for domain in self.backup_domains:
+            try:
+                key = domain_key(domain)
+            except ValueError as error:
+                yield "backup_domains", f"has {domain!r}, which is not a domain ({error})"
+                continue
+            if key in local or key.startswith("["):
+                yield (
+                    "backup_domains",
+                    f"has {domain!r}, which is among local_domains or an address; keep it in one list",
+                )
         if self.default_domain and _key_or_empty(self.default_domain) not in local:
             yield "default_domain", f"is {self.default_domain!r}, which is not among local_domains; add it there"
         if (self.default_domain or "".join(self.local_domains[:1])).startswith("["):

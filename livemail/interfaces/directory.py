@@ -28,8 +28,33 @@ class Unknown(msgspec.Struct, frozen=True):
     """The domain is ours, the address is not."""
 
 
-Resolution = tuple[LocalAccount | Address, ...] | Elsewhere | Unknown
+class Backup(msgspec.Struct, frozen=True):
+    """We take the domain's mail and hand it to a better MX host of it."""
+
+
+class Restriction(msgspec.Struct, frozen=True):
+    """Who may write to an alias.  senders: ``local@domain`` and ``@domain``, in the form in which they are compared."""
+
+    alias: str
+    senders: frozenset[str]
+
+
+class Restricted(msgspec.Struct, frozen=True):
+    """The address leads to these places for those who may write to every alias on the way."""
+
+    places: tuple[LocalAccount | Address, ...]
+    restrictions: tuple[Restriction, ...]
+
+
+Resolution = tuple[LocalAccount | Address, ...] | Restricted | Backup | Elsewhere | Unknown
 """An alias resolves to several places, remote ones (Address) among them; each place once."""
+
+
+def places_of(resolution: Resolution) -> tuple[LocalAccount | Address, ...]:
+    """Return the places an address leads to, whoever writes."""
+    if isinstance(resolution, Restricted):
+        return resolution.places
+    return resolution if isinstance(resolution, tuple) else ()
 
 
 class IDirectory(Interface):
@@ -52,3 +77,6 @@ class IDirectory(Interface):
 
     def is_local_domain(domain: str) -> bool:
         """Whether we are the final destination for a domain (compared without case)."""
+
+    def may_write(sender: Address, restriction: Restriction) -> bool:
+        """Whether a sender is among those who may."""

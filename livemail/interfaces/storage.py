@@ -353,6 +353,7 @@ class IAccount(Interface):
 class IMailStore(Interface):
     """One store; opened and closed by `livemail.app`."""
 
+    addresses = Attribute("`livemail.interfaces.addresses.IAddressBook`: domains and aliases")
     capabilities = Attribute("frozenset of words: condstore objectid single-instance keywords …")
 
     def new_content(size_hint: int = 0) -> IContentSink:

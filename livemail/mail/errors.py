@@ -139,3 +139,40 @@ class CannotCalculate(MailError):
     """Changes since that ModSeq are no longer known; the asker must read everything anew.  RFC 8620 §5.2."""
 
     code, enhanced, condition, default_text = 550, "5.0.0", "", "Changes that old are no longer known"
+
+
+class NoSuchDomain(MailError):
+    """The store keeps no such domain."""
+
+    code, enhanced, condition, default_text = 550, "5.1.2", "NONEXISTENT", "No such domain"
+
+
+class DomainExists(MailError):
+    """The store keeps a domain of this name."""
+
+    code, enhanced, condition, default_text = 550, "5.1.0", "ALREADYEXISTS", "Domain exists already"
+
+
+class DomainInUse(MailError):
+    """Accounts or aliases of the domain are left; the text says how many."""
+
+    code, enhanced, condition, default_text = 550, "5.1.0", "INUSE", "Domain has accounts or aliases"
+
+    @classmethod
+    def of(cls, domain: str, accounts: int, aliases: int) -> DomainInUse:
+        """Say what is left of a domain."""
+        some = [f"{accounts} account{'' if accounts == 1 else 's'}"] if accounts else []
+        some += [f"{aliases} alias{'' if aliases == 1 else 'es'}"] if aliases else []
+        return cls(f"{domain} has {' and '.join(some)}")
+
+
+class NoSuchAlias(MailError):
+    """The store keeps no such alias."""
+
+    code, enhanced, condition, default_text = 550, "5.1.1", "NONEXISTENT", "No such alias"
+
+
+class AliasExists(MailError):
+    """The store keeps an alias of this address."""
+
+    code, enhanced, condition, default_text = 550, "5.1.0", "ALREADYEXISTS", "Alias exists already"

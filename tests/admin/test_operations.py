@@ -31,7 +31,7 @@ async def plain(password: str) -> str:
 
 
 def operations(store: MemoryStore | None = None) -> Operations:
-    return Operations(store or MemoryStore(), ["example.org", "example.net"], plain)
+    return Operations(store or MemoryStore(), lambda: ["example.org", "example.net"], plain)
 
 
 def do(target: Operations, operation: str, **arguments: object):

@@ -468,3 +468,28 @@ password_file = "missing"
     assert "missing cannot be read" in " ".join(told[24])
     assert "secret" not in flat(told)
     assert set(told) == {8, 14, 16, 19, 24}, told
+
+
+def test_a_next_hop_that_is_this_server_itself_is_told(tmp_path: Path) -> None:
+    told = faults(
+        GOOD
+        + """\
+[[listen]]
+service = "smtp"
+address = "127.0.0.1:2525"
+[[listen]]
+service = "lmtp"
+address = "unix:/run/livemail/lmtp"
+[relay]
+smarthost = "localhost:2525"
+[[route]]
+domains = ["a.test"]
+next_hop = ["127.0.0.1:2526", "127.0.0.1:993", "unix:/run/livemail/lmtp"]
+protocol = "lmtp"
+""",
+        tmp_path,
+    )
+    assert '"localhost:2525" is this server itself' in " ".join(told[14])
+    assert '"unix:/run/livemail/lmtp" is this server itself' in " ".join(told[17])
+    assert len(told[17]) == 1
+    assert set(told) == {14, 17}

@@ -141,12 +141,15 @@ def test_a_host_that_cannot_be_looked_up_is_passed_over_and_asked_again_soon() -
     assert (names(hops), hops.seconds) == (["y.test"], 0.0)
 
 
-@pytest.mark.parametrize("us", ["mail.example.org", "by-address.test", "by-alias.test", "also.test"])
+@pytest.mark.parametrize(
+    "us", ["mail.example.org", "by-address.test", "by-alias.test", "also.test", "behind-nat.test", "203.0.113.9"]
+)
 def test_a_backup_mx_sends_to_better_hosts_only(us: str) -> None:
     zone = Zone(mx__a_test=[(10, "best.test"), (20, "peer.test"), (20, us), (30, "worse.test")])
     zone.table |= {"best.test": A, "peer.test": A, "worse.test": A, "by-address.test": ["192.0.2.99", "192.0.2.98"]}
     zone.table["by-alias.test"] = Answer(A, canonical="mail.example.org")
-    relay = RoutingSettings(own_names=("Also.test",))
+    zone.table["behind-nat.test"] = ["203.0.113.9"]
+    relay = RoutingSettings(own_names=("Also.test", "203.0.113.9"))
     assert names(found(routing(zone, relay=relay), "a.test")) == ["best.test"]
 
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from struct import Struct
 from typing import Final
 
+import msgspec
+
 from livemail.interfaces.storage import Problem, Report
 from livemail.mail.errors import StorageFailed
 from livemail.mail.flags import DELETED, SEEN
@@ -34,6 +36,8 @@ from livemail.storage.lmdb.records import (
     Message,
     name_key,
     unpack_account,
+    unpack_alias,
+    unpack_domain,
     unpack_mailbox,
 )
 from livemail.storage.lmdb.rows import Transaction
@@ -125,6 +129,14 @@ class Check:
                 self._found("account-name", f"account {account.id}", "the login does not lead to the account")
             if txn.get(key, db=tables.acnt) is None:
                 self._found("account-counters", f"account {account.id}", "has no counters")
+        for table, unpack, kind in ((tables.dom, unpack_domain, "domain"), (tables.alias, unpack_alias, "alias")):
+            for key, row in txn.cursor(table).iternext():
+                try:
+                    unpack(row)
+                except msgspec.MsgspecError as error:
+                    self._found(
+                        kind, bytes(key).decode("utf-8", "replace").replace("\0", " "), f"cannot be read: {error}"
+                    )
         for key, row in txn.cursor(tables.mbox).iternext():
             account_id, id_ = MAILBOX_KEY.unpack(key)
             record = unpack_mailbox(row)

@@ -16,6 +16,7 @@ from itertools import accumulate, islice
 
 from twisted.logger import Logger
 
+from livemail.interfaces.addresses import AliasRecord, DomainRecord
 from livemail.interfaces.storage import (
     MODSEQ,
     UID_,
@@ -54,9 +55,12 @@ from livemail.storage.lmdb.records import (
     STATE,
     U32,
     Message,
+    alias_key,
     name_key,
     unpack_account,
+    unpack_alias,
     unpack_change,
+    unpack_domain,
     unpack_mailbox,
     unpack_ranges,
 )
@@ -131,6 +135,22 @@ class Reader:
         with self._begin() as txn:
             key = txn.get(octets, db=self._tables.user)
             return unpack_account(txn.get(key, db=self._tables.acct)) if key is not None else None
+
+    def domains(self) -> list[DomainRecord]:
+        """Return all domains by name."""
+        with self._begin() as txn:
+            return [unpack_domain(row) for row in txn.cursor(self._tables.dom).iternext(keys=False)]
+
+    def aliases(self) -> list[AliasRecord]:
+        """Return all aliases by domain and local part."""
+        with self._begin() as txn:
+            return [unpack_alias(row) for row in txn.cursor(self._tables.alias).iternext(keys=False)]
+
+    def alias(self, local_part: str, domain: str) -> AliasRecord | None:
+        """Return one alias."""
+        with self._begin() as txn:
+            row = txn.get(alias_key(local_part, domain), db=self._tables.alias)
+            return unpack_alias(row) if row is not None else None
 
     def accounts(self) -> list[AccountRecord]:
         """Return all accounts by name."""

@@ -21,6 +21,8 @@ Values are little-endian, because CPython's struct swaps byte by byte when the o
     seg      segment u32       `SEGMENT`
     imported A source12 id     U: what another store has brought (`livemail.storage.lmdb.operations.imports`)
     mroot file fbase mdir      of accounts in a Maildir: `livemail.storage.lmdb.files.records`
+    dom      domain            DomainRecord
+    alias    domain NUL local  AliasRecord
     story    transaction id    `livemail.storage.stories`: the oldest go when they are too many or too old
 
 msg and cache have the same keys, so that a FETCH walks two cursors side by side and compares nothing.
@@ -37,6 +39,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from livemail.interfaces.addresses import AliasRecord, DomainRecord
 from livemail.interfaces.storage import AccountRecord
 
 FORMAT: Final = 1
@@ -142,6 +145,8 @@ class MailboxRecord(msgspec.Struct, frozen=True, array_like=True):
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _MAILBOX_DECODER: Final = msgspec.msgpack.Decoder(MailboxRecord)
 _ACCOUNT_DECODER: Final = msgspec.msgpack.Decoder(AccountRecord)
+_ALIAS_DECODER: Final = msgspec.msgpack.Decoder(AliasRecord)
+_DOMAIN_DECODER: Final = msgspec.msgpack.Decoder(DomainRecord)
 
 
 def pack_account(account: AccountRecord) -> bytes:
@@ -152,6 +157,31 @@ def pack_account(account: AccountRecord) -> bytes:
 def unpack_account(row: bytes) -> AccountRecord:
     """Return the record of a row of ``acct``."""
     return _ACCOUNT_DECODER.decode(row)
+
+
+def alias_key(local_part: str, domain: str) -> bytes:
+    """Return the key of ``alias``; with an empty local part what all keys of the domain begin with."""
+    return f"{domain}\0{local_part}".encode()
+
+
+def pack_alias(alias: AliasRecord) -> bytes:
+    """Return the row of ``alias``."""
+    return _ENCODER.encode(alias)
+
+
+def unpack_alias(row: bytes) -> AliasRecord:
+    """Return the record of a row of ``alias``."""
+    return _ALIAS_DECODER.decode(row)
+
+
+def pack_domain(domain: DomainRecord) -> bytes:
+    """Return the row of ``dom``."""
+    return _ENCODER.encode(domain)
+
+
+def unpack_domain(row: bytes) -> DomainRecord:
+    """Return the record of a row of ``dom``."""
+    return _DOMAIN_DECODER.decode(row)
 
 
 def pack_mailbox(mailbox: MailboxRecord) -> bytes:

@@ -47,6 +47,8 @@ class Tables(NamedTuple):
     mdir: Any
     story: Any
     imported: Any
+    dom: Any
+    alias: Any
 
 
 def open_environment(folder: Path, settings: StorageSettings) -> tuple[Environment, Tables]:

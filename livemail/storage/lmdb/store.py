@@ -26,6 +26,7 @@ from livemail.mail.errors import MailError, StorageFailed
 from livemail.mail.ids import AccountId
 from livemail.storage.disk import Disk, ReserveFile
 from livemail.storage.lmdb.account import LMDBAccount
+from livemail.storage.lmdb.addresses import LMDBAddressBook
 from livemail.storage.lmdb.backup.write import Backup
 from livemail.storage.lmdb.check import Check
 from livemail.storage.lmdb.committer import Committer
@@ -114,6 +115,7 @@ class LMDBStore:
             run_blocking,
             seconds,
         )
+        self.addresses = LMDBAddressBook(lambda: self.reader, self.write, self.disk)
         self._is_open = True
         self._checks = 0
         self._when_idle: Deferred[None] | None = None

@@ -30,6 +30,7 @@ from livemail.mail.content import Content
 from livemail.mail.errors import AccountExists, MailError, NoSuchAccount, StorageFailed, TooBig
 from livemail.mail.ids import AccountId
 from livemail.storage.memory.account import MemoryAccount
+from livemail.storage.memory.addresses import MemoryAddressBook
 from livemail.storage.memory.content import DIGEST_OCTETS, Body, MemorySink
 from livemail.storage.memory.state import AccountState
 from livemail.storage.memory.stories import Stories
@@ -53,6 +54,7 @@ class MemoryStore:
         self._is_open = True
         self._by_id: dict[AccountId, AccountState] = {}
         self._by_name: dict[str, AccountState] = {}
+        self.addresses = MemoryAddressBook(self.check_open, lambda: self._by_name)
         self._last_account = 0
         self._last_uid_validity = 0
         # A body lives as long as a message or an open reader refers to it: Python's own counting is the garbage collector.
@@ -217,3 +219,4 @@ class MemoryStore:
         self._is_open = False
         self._by_id.clear()
         self._by_name.clear()
+        self.addresses.clear()
