@@ -3,6 +3,7 @@
     livemail [--data DIR] [--config FILE] [--json] account add|list|show|password|remove
                                                    domain add|list|show|set|remove
                                                    alias add|list|show|set|remove
+                                                   route show
                                                    store check|backup DIR|verify DIR|restore DIR
                                                    message explain
                                                    import maildir|mbox|eml|imap SOURCE --account NAME
@@ -42,6 +43,7 @@ from livemail.admin import (
     control,
     dkim_words,
     message_words,
+    route_words,
     transfer_words,
 )
 from livemail.admin.backups import Backups
@@ -84,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
     message_words.add_words(subparsers)
     transfer_words.add_words(subparsers)
     address_words.add_words(subparsers)
+    route_words.add_words(subparsers)
     config = subparsers.add_parser("config", help="show or check the configuration").add_subparsers(
         metavar="VERB", required=True
     )
@@ -164,6 +167,7 @@ class Target:
                 threads.wait(directory.load())
                 operations = Operations(store, directory.local_domains, passwords.hash)
                 addresses.add_to(operations, AddressBook(store, directory, time.time), directory)
+                route_words.add_to(operations, directory, None)
                 operations.add("message.explain", Explain(store))
                 moves = Transfers(store, directory.local_domains, threads.blocking, os.cpu_count() or 1)
                 backups = Backups(store, directory.local_domains, threads.blocking)

@@ -34,7 +34,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
-from livemail.admin import addresses, control, first_run
+from livemail.admin import addresses, control, first_run, route_words
 from livemail.admin.backups import Backups
 from livemail.admin.explain import Explain
 from livemail.admin.operations import Operations, Refused
@@ -168,6 +168,7 @@ def wire(config: Config, reactor: Any, store: IMailStore, threads: Threads, send
     build |= {service: pop3(service) for service in ("pop3", "pop3s")}
     operations = Operations(store, directory.local_domains, passwords.hash)
     addresses.add_to(operations, AddressBook(store, directory, time.time), directory)
+    route_words.add_to(operations, directory, routing)
     operations.add("message.explain", Explain(store))
     more = transfers(config, store, directory, threads).operations()
     more |= Backups(store, directory.local_domains, threads.blocking).operations()

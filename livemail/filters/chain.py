@@ -28,7 +28,7 @@ from livemail.filters.edits import Edits
 from livemail.filters.message import Message
 from livemail.filters.plan import EMPTY, STAGES, FilterSpec, Loaded, Plan
 from livemail.filters.shadow import Decisions
-from livemail.interfaces.directory import LocalAccount
+from livemail.interfaces.directory import LocalAccount, places_of
 from livemail.interfaces.filter import (
     CONTINUE,
     Accept,
@@ -217,9 +217,8 @@ class ChainTransaction:
             return set()
         names = {str(address).lower()}
         if directory is not None:
-            found = await directory.resolve(address)
-            if isinstance(found, tuple):
-                names |= {place.name.lower() for place in found if isinstance(place, LocalAccount)}
+            found = places_of(await directory.resolve(address))
+            names |= {place.name.lower() for place in found if isinstance(place, LocalAccount)}
         return names
 
     async def data(self, envelope: Envelope) -> Verdict:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from livemail.delivery.local import LocalDelivery
 from livemail.delivery.router import NotForSender, RelayDenied, route
+from livemail.delivery.settings import DeliverySettings
 from livemail.interfaces.delivery import Submitter
 from livemail.interfaces.storage import AccountRecord
 from livemail.mail.address import Address, Path
+from livemail.mail.envelope import ReversePath
+from livemail.mail.errors import MailError
 from livemail.mail.ids import AccountId
 from tests.contracts.drive import finish
 from tests.directory.test_book import ANN, BEN, Rig
@@ -49,3 +53,14 @@ def test_a_restricted_group_takes_mail_from_its_senders_only() -> None:
     ):
         with pytest.raises(NotForSender):
             sent(rig, "team@example.org", submitter, sender)
+
+
+def test_a_member_of_a_restricted_group_may_send_as_the_group_as_of_any_alias() -> None:
+    rig = Rig(ANN, BEN, local_domains=("example.org",))
+    rig.alias("team", "ann", senders=("members",))
+    target = LocalDelivery(rig.store, rig.directory, DeliverySettings())
+    group = ReversePath(Path(Address("team", "example.org")))
+    finish(target.begin(group, USER))
+    other = Submitter("submission", AccountRecord(AccountId(2), BEN, "", 0))
+    with pytest.raises(MailError, match="is not an address of ben"):
+        finish(target.begin(group, other))

@@ -23,7 +23,7 @@ from livemail.filters.dkim import streamed
 from livemail.filters.dkim.keys import DKIMKeyError, Key, KeyFolder, checked_domain
 from livemail.filters.dkim.verify import body_hashes
 from livemail.filters.message import Message
-from livemail.interfaces.directory import LocalAccount
+from livemail.interfaces.directory import LocalAccount, places_of
 from livemail.interfaces.filter import CONTINUE, Verdict
 from livemail.mail.address import Address
 from livemail.mail.content import Content
@@ -121,10 +121,8 @@ class DKIMSign(Filter):
             return True
         if self.server.directory is None:
             return False
-        found = await self.server.directory.resolve(author)
-        return isinstance(found, tuple) and any(
-            isinstance(place, LocalAccount) and place.name.lower() == authcid.lower() for place in found
-        )
+        found = places_of(await self.server.directory.resolve(author))
+        return any(isinstance(place, LocalAccount) and place.name.lower() == authcid.lower() for place in found)
 
 
 def author_of(message: Message) -> Address | None:

@@ -18,7 +18,7 @@ from typing import Literal
 import msgspec
 
 from livemail.filters import CONTINUE, Address, Filter, Message, Reject, Transaction, Verdict
-from livemail.interfaces.directory import IDirectory, LocalAccount
+from livemail.interfaces.directory import IDirectory, LocalAccount, places_of
 from livemail.mail.message.addresses import parse_addresses
 
 MAX_AUTHORS = 50
@@ -80,9 +80,7 @@ async def _are_own(directory: IDirectory, account: str, value: bytes) -> bool:
         return False
     for _, local, domain in found:
         address = Address((local or b"").decode("utf-8", "replace"), (domain or b"").decode("utf-8", "replace").lower())
-        places = await directory.resolve(address)
-        if not isinstance(places, tuple):
-            return False
+        places = places_of(await directory.resolve(address))
         if not any(isinstance(place, LocalAccount) and place.name == account for place in places):
             return False
     return True
