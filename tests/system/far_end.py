@@ -175,21 +175,32 @@ class Postfix:
             MAIN.format(queue=queue, data=data, log=self.log, far_port=far_port, milter=milter, more=more)
         )
         (self.folder / "master.cf").write_text(MASTER.format(port=port))
-        self._run("postfix", "start")
-        wait_for_port(port)
+        started = self._run("postfix", "start")
+        try:
+            wait_for_port(port)
+        except AssertionError:
+            self._run("postfix", "stop")
+            raise AssertionError(f"{started.stdout}{started.stderr}{self.output()}") from None
 
     def _run(self, word: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [program(word), "-c", str(self.folder), *arguments], capture_output=True, text=True, timeout=60, check=False
+            [program(word), "-c", str(self.folder), *arguments],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=60,
+            check=False,
         )
 
     def client(self) -> smtplib.SMTP:
         return smtplib.SMTP("127.0.0.1", self.port, local_hostname="client.example", timeout=60)
 
-    def held(self) -> list[str]:
-        """Contents of the messages on hold, as Postfix tells of them."""
+    def held(self) -> list[bytes]:
+        """Contents of the messages on hold, as Postfix tells of them, with CRLF."""
         files = [path for path in (self.folder / "queue" / "hold").rglob("*") if path.is_file()]
-        return [self._run("postcat", "-h", "-b", str(path)).stdout for path in files]
+        arguments = [program("postcat"), "-c", str(self.folder), "-h", "-b"]
+        told = [subprocess.run([*arguments, str(path)], capture_output=True, timeout=60, check=True) for path in files]
+        return [done.stdout.replace(b"\n", b"\r\n") for done in told]
 
     def output(self) -> str:
         return self.log.read_text(errors="replace")[-6000:] if self.log.exists() else ""

@@ -175,7 +175,7 @@ def test_quarantine_is_on_hold(front: Front) -> None:
     before = len(front.far_end.arrived)
     name = front.send("quarantine")
     held = front.postfix.held()
-    assert any(f"X-Name: {name}" in each for each in held), held
+    assert any(f"X-Name: {name}".encode() in each for each in held), held
     assert len(front.far_end.arrived) == before
 
 
