@@ -86,6 +86,7 @@ class _Host(msgspec.Struct):
     name: str
     addresses: tuple[str, ...] = ()
     is_us: bool = False
+    canonical: str = ""
     seconds: float = 0.0
     error: MailError | None = None
 
@@ -180,7 +181,7 @@ class Routing:
         if hop.kind == "unix":
             return [self._next_hop(way, "", 0, (), path=hop.path)], float("inf")
         if hop.kind == "host":
-            host = await self._host(0, hop.host, hop.port)
+            host = await self._addresses(hop.host)
             if not host.addresses:
                 raise RouteUnusable(reason=str(host.error or f"{hop.host} has no address"))
             others = [address for address in host.addresses if not self._ourselves.listens(address, hop.port)]
@@ -256,18 +257,25 @@ class Routing:
         return [host for _, host in results]
 
     async def _host(self, preference: int, name: str, port: int) -> _Host:
+        """Look up an MX host; ours by name needs no address."""
         if self._ourselves.is_name(name):
             return _Host(preference, name, is_us=True)
-        if is_address(name):  # configured; or Lenient: an MX record that names an address, as many do by mistake
-            return _Host(preference, name, (name,), self._ourselves.listens(name, port), float("inf"))
+        host = await self._addresses(name)
+        host.preference = preference
+        known_as = any(self._ourselves.is_name(each) for each in (host.canonical, *host.addresses))
+        host.is_us = known_as or self._ourselves.listen_at(host.addresses, port)
+        return host
+
+    async def _addresses(self, name: str) -> _Host:
+        """Look up a host; an address is its own.  Lenient: in an MX record too, where many have one by mistake."""
+        if is_address(name):
+            return _Host(0, name, (name,), seconds=float("inf"))
         try:
             answer: Answer = await self._resolver.addresses(name, self._families)
         except MailError as error:
-            return _Host(preference, name, error=error)
+            return _Host(0, name, error=error)
         addresses = cast("tuple[str, ...]", answer.records)
-        known_as = any(self._ourselves.is_name(each) for each in (answer.canonical, *addresses))
-        is_us = known_as or self._ourselves.listen_at(addresses, port)
-        return _Host(preference, name, addresses, is_us, answer.seconds)
+        return _Host(0, name, addresses, seconds=answer.seconds, canonical=answer.canonical)
 
     def _usable(self, addresses: Iterable[str]) -> list[str]:
         return [address for address in addresses if self._may_use(ipaddress.ip_address(address))]

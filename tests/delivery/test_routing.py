@@ -275,6 +275,15 @@ def test_a_route_to_this_server_itself_keeps_the_mail_waiting() -> None:
     assert found(routing(both, relay=RoutingSettings(smarthost="s.test:25")), "a.test").hops[0].addresses == A
 
 
+def test_a_next_hop_on_another_port_of_a_host_with_our_name_is_somebody_else() -> None:
+    zone = Zone(mail_example_org=["192.0.2.99"])
+    relay = RoutingSettings(smarthost="mail.example.org:2526", own_names=("192.0.2.99",))
+    [hop] = found(routing(zone, relay=relay), "a.test").hops
+    assert (hop.host, hop.port, hop.addresses) == ("mail.example.org", 2526, ("192.0.2.99",))
+    relay = RoutingSettings(smarthost="mail.example.org:25")
+    assert refusal(routing(zone, relay=relay), "a.test") == "451 4.3.5"
+
+
 def test_fallback_relays_come_behind_and_stand_in_when_dns_is_silent() -> None:
     zone = Zone(mx__a_test=[(1, "x.test")], x_test=A, mx__b_test=FAILS, mx__c_test=[(0, "")], f_test=["192.0.2.5"])
     named = RouteSettings(name="way", next_hop=("192.0.2.6:587",), login="me", password="secret")
