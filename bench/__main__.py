@@ -1,4 +1,4 @@
-"""``python -m bench ingest|fetch``: starts the peers itself, checks that the work was done, prints a table."""
+"""``python -m bench ingest|fetch|filters``: starts the peers itself, checks that the work was done, prints a table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 
-from bench import fetch, ingest
+from bench import fetch, filters, ingest
 from bench.ground import BenchError, need_programs, scratch
 
 
@@ -24,12 +24,18 @@ def main() -> int:
     two = measures.add_parser("fetch", help="FETCH beside Dovecot")
     two.add_argument("--messages", type=int, default=100_000, help="messages in the mailbox (default 100,000)")
     two.add_argument("--only", choices=list(fetch.ITEMS), help="one measure alone")
+    three = measures.add_parser("filters", help="what the filter chain costs, and what a body holds")
+    three.add_argument("--messages", type=int, default=8_000, help="messages a run (default 8,000)")
+    three.add_argument("--size", type=int, default=4096, help="octets a message (default 4096)")
     options = parser.parse_args()
     try:
-        need_programs()
+        if options.measure != "filters":
+            need_programs()
         with scratch(options.keep) as folder:
             if options.measure == "ingest":
                 lines = ingest.measure(folder, runs=options.runs, count=options.messages, size=options.size)
+            elif options.measure == "filters":
+                lines = filters.measure(folder, runs=options.runs, count=options.messages, size=options.size)
             else:
                 lines = fetch.measure(folder, runs=options.runs, count=options.messages, only=options.only)
     except BenchError as error:

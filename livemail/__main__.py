@@ -5,7 +5,7 @@
                                                    alias add|list|show|set|remove
                                                    route show
                                                    store check|backup DIR|verify DIR|restore DIR
-                                                   message explain
+                                                   message explain · filter new|test|list|reload|replay
                                                    import maildir|mbox|eml|imap SOURCE --account NAME
                                                    export maildir|mbox|eml TARGET --account NAME
                                                    dkim create|show|list
@@ -48,6 +48,7 @@ from livemail.admin import (
 )
 from livemail.admin.backups import Backups
 from livemail.admin.explain import Explain
+from livemail.admin.filter_words import add_words as add_filter_words
 from livemail.admin.operations import (
     EX_NO_PERMISSION,
     EX_NO_STORE,
@@ -58,6 +59,7 @@ from livemail.admin.operations import (
     Refused,
 )
 from livemail.admin.transfers import Transfers
+from livemail.alone import filter_operation
 from livemail.auth.passwords import Passwords
 from livemail.config import EX_CONFIG, Config, ConfigError, data_folder, load, local_profile, show, verdict
 from livemail.directory import AddressBook, StoreDirectory
@@ -65,6 +67,7 @@ from livemail.interfaces.storage import Progress
 from livemail.net.threads import Threads
 from livemail.storage.lmdb import LMDBStore
 from livemail.storage.lmdb.folder import StoreError, StoreLocked, StoreMissing
+from livemail.testing.commands import add_words as add_author_words
 
 EX_INTERRUPTED = 130
 
@@ -87,6 +90,11 @@ def parser() -> argparse.ArgumentParser:
     transfer_words.add_words(subparsers)
     address_words.add_words(subparsers)
     route_words.add_words(subparsers)
+    filters = subparsers.add_parser("filter", help="write, try, list, reload and replay filters").add_subparsers(
+        metavar="VERB", required=True
+    )
+    add_author_words(filters)
+    add_filter_words(filters)
     config = subparsers.add_parser("config", help="show or check the configuration").add_subparsers(
         metavar="VERB", required=True
     )
@@ -149,6 +157,18 @@ class Target:
 
     def _alone(self, operation: str, arguments: Mapping[str, Any], progress: Progress) -> Any:
         os.umask(0o077)
+        try:
+            if operation.startswith("filter."):
+                return filter_operation(self._config, operation, arguments, progress)
+            return self._in_threads(operation, arguments, progress)
+        except StoreLocked as error:
+            raise Refused(f"{error}", EX_UNAVAILABLE) from None
+        except StoreMissing as error:
+            raise Refused(str(error), EX_NO_STORE) from None
+        except StoreError as error:
+            raise Refused(str(error), EX_PROBLEMS) from None
+
+    def _in_threads(self, operation: str, arguments: Mapping[str, Any], progress: Progress) -> Any:
         threads = Threads(os.cpu_count() or 1)
         settings = msgspec.structs.replace(self._config.storage, writer="thread")  # no process for one command
         try:
@@ -176,12 +196,6 @@ class Target:
                 return threads.wait(operations.perform(operation, arguments, progress))
             finally:
                 threads.wait(store.close())
-        except StoreLocked as error:
-            raise Refused(f"{error}", EX_UNAVAILABLE) from None
-        except StoreMissing as error:
-            raise Refused(str(error), EX_NO_STORE) from None
-        except StoreError as error:
-            raise Refused(str(error), EX_PROBLEMS) from None
         finally:
             threads.stop()
 

@@ -18,7 +18,6 @@ import shlex
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -37,6 +36,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from livemail.admin import addresses, control, first_run, route_words
 from livemail.admin.backups import Backups
 from livemail.admin.explain import Explain
+from livemail.admin.filters import FilterOperations
 from livemail.admin.operations import Operations, Refused
 from livemail.admin.transfers import Transfers
 from livemail.auth.authenticator import Authenticator
@@ -46,7 +46,6 @@ from livemail.auth.passwords import Passwords
 from livemail.auth.realm import MailRealm
 from livemail.auth.throttle import Throttle
 from livemail.config import Config, Listen
-from livemail.config.filters import filter_specs
 from livemail.config.model import IMPLICIT_TLS
 from livemail.delivery.bounce import Reporter
 from livemail.delivery.local import LocalDelivery
@@ -55,13 +54,12 @@ from livemail.delivery.routing import Routing
 from livemail.delivery.secret import SecretError
 from livemail.delivery.srs import Rewriter, load_keys
 from livemail.directory import AddressBook, StoreDirectory
-from livemail.filters.author import Server
+from livemail.filter_wiring import WORLD, Outside, add_filter_operations, wire_filters
 from livemail.filters.filter_set import CannotLoad, FilterSet
 from livemail.filters.find import CannotFind
-from livemail.filters.plan import FilterSpec
-from livemail.filters.shipped.submission import Submission
 from livemail.imap.protocol import IMAPConnection
 from livemail.imap.site import Site as IMAPSite
+from livemail.interfaces.relay import IResolver
 from livemail.interfaces.storage import IMailStore
 from livemail.mail.address import Address
 from livemail.mail.errors import MailError, StorageFull
@@ -104,12 +102,19 @@ class Parts(msgspec.Struct):
     build: dict[str, Build]
     operations: Operations
     directory: StoreDirectory
-    resolver: Resolver
+    resolver: Resolver | IResolver
     routing: Routing
     filters: FilterSet
 
 
-def wire(config: Config, reactor: Any, store: IMailStore, threads: Threads, sender_keys: Sequence[bytes]) -> Parts:
+def wire(
+    config: Config,
+    reactor: Any,
+    store: IMailStore,
+    threads: Threads,
+    sender_keys: Sequence[bytes],
+    outside: Outside = WORLD,
+) -> Parts:
     """Connect the parts.  sender_keys: of the reverse-paths that forwarding makes.
 
     Raises SecretError when a password file cannot be read.
@@ -122,22 +127,11 @@ def wire(config: Config, reactor: Any, store: IMailStore, threads: Threads, send
     portal = Portal(MailRealm(directory, store), [DirectoryChecker(directory, store, passwords, cache)])
     authenticator = Authenticator(portal, Throttle(reactor.seconds, config.auth), reactor)
 
-    resolver, routing = wire_routing(config, reactor, hostname)
+    resolver, routing = wire_routing(config, reactor, hostname, outside)
 
-    surroundings = Server(
-        hostname=hostname,
-        reactor=reactor,
-        run_blocking=threads.blocking,
-        resolver=resolver,
-        directory=directory,
-        folder=str(Path(config.data) / "filters"),
-    )
-    rules = Submission.Config(config.delivery.check_from, config.delivery.repair_submissions)
-    always = FilterSpec("submission", Submission, rules, services=frozenset({"submission", "submissions"}))
-    filters = FilterSet(store, reactor, threads.blocking, surroundings, always=(always,))
-    filters.replace(filter_specs(config.filter))
-    reporter = Reporter(hostname, Address("postmaster", config.domains[0]), time.time, new_token, config.bounce)
-    rewriter = Rewriter(sender_keys, config.domains[0], time.time)
+    filters = wire_filters(config, reactor, store, threads, directory, resolver, outside)
+    reporter = Reporter(hostname, Address("postmaster", config.domains[0]), outside.now, new_token, config.bounce)
+    rewriter = Rewriter(sender_keys, config.domains[0], outside.now)
     delivery = LocalDelivery(store, directory, config.delivery, reporter=reporter, rewriter=rewriter)
 
     def smtp(service: str) -> Build:
@@ -149,6 +143,7 @@ def wire(config: Config, reactor: Any, store: IMailStore, threads: Threads, send
             target=delivery,
             chain=filters.chain(service),
             authenticator=authenticator,
+            now=outside.now,
             dsn=True,
         )
         return lambda owner: SMTPConnection(owner, site)
@@ -167,7 +162,7 @@ def wire(config: Config, reactor: Any, store: IMailStore, threads: Threads, send
     build |= {service: imap(service) for service in ("imap", "imaps")}
     build |= {service: pop3(service) for service in ("pop3", "pop3s")}
     operations = Operations(store, directory.local_domains, passwords.hash)
-    addresses.add_to(operations, AddressBook(store, directory, time.time), directory)
+    addresses.add_to(operations, AddressBook(store, directory, outside.now), directory)
     route_words.add_to(operations, directory, routing)
     operations.add("message.explain", Explain(store))
     more = transfers(config, store, directory, threads).operations()
@@ -182,9 +177,11 @@ def transfers(config: Config, store: IMailStore, directory: StoreDirectory, thre
     return Transfers(store, directory.local_domains, threads.blocking, max(1, config.net.blocking_threads - 1))
 
 
-def wire_routing(config: Config, reactor: Any, hostname: str) -> tuple[Resolver, Routing]:
+def wire_routing(config: Config, reactor: Any, hostname: str, outside: Outside) -> tuple[Resolver | IResolver, Routing]:
     """Connect what finds the hosts for a domain.  Raises SecretError when a password file cannot be read."""
-    resolver = Resolver(config.resolver, partial(exchange.ask, reactor), reactor.seconds, secrets.randbits)
+    resolver = outside.resolver or Resolver(
+        config.resolver, partial(exchange.ask, reactor), reactor.seconds, secrets.randbits
+    )
     takers = [listen.place for listen in config.listen if listen.service in {"smtp", "submission", "submissions"}]
     ourselves = Ourselves(
         [hostname, config.relay.hello_name, *config.relay.own_names], [(place.host, place.port) for place in takers]
@@ -215,6 +212,8 @@ class MailServer(MultiService):
         observer: LineObserver | None = None,
         show: Callable[[str], object] | None = None,
         takes_signals: bool = False,
+        read_config: Callable[[], Config] | None = None,
+        outside: Outside = WORLD,
     ) -> None:
         """is_local_profile: makes the account of the first run.  observer: reopened on SIGHUP.  show: prints the banner.
 
@@ -240,6 +239,9 @@ class MailServer(MultiService):
         self._ports: list[Any] = []
         self._alarm = StallAlarm(reactor, config.net.stall_time) if config.net.stall_time else None
         self._takes_signals = takes_signals
+        self._read_config = read_config
+        self._outside = outside
+        self._filter_operations: FilterOperations | None = None
         self._is_stopping = False
         self._banner = ""
 
@@ -369,9 +371,14 @@ class MailServer(MultiService):
     def _serve(self) -> None:
         assert self._store is not None
         assert self._threads is not None
-        self._parts = parts = wire(self.config, self._reactor, self._store, self._threads, self._sender_keys)
+        self._parts = parts = wire(
+            self.config, self._reactor, self._store, self._threads, self._sender_keys, self._outside
+        )
         self._filters = parts.filters
         self._threads.wait(parts.directory.load())
+        self._filter_operations = add_filter_operations(
+            parts.filters, parts.operations, self._store, self._read_config, self.config
+        )
         text = self._first_run(parts) if self.is_local_profile else ""
         self._ports.append(control.listen(self._reactor, self._data, parts.operations))
         limits = Limits(self._max_connections(), self.config.net.max_connections_per_address)
@@ -476,14 +483,20 @@ class MailServer(MultiService):
             self._reactor.callFromThread(self._cut_off)
 
     def reload(self) -> None:
-        """SIGHUP: certificates that changed, the log file, name servers, the hosts file, and the passwords of routes."""
+        """SIGHUP: certificates that changed, the log file, name servers, the hosts file, the passwords of routes, and filters."""
         problems = self._certificates.reload() if self._certificates is not None else []
         if self._parts is not None:
-            self._parts.resolver.reload()
+            if isinstance(self._parts.resolver, Resolver):
+                self._parts.resolver.reload()
             try:
                 self._parts.routing.reload()
             except SecretError as error:
                 problems.append(str(error))
+        if self._filter_operations is not None:
+            try:
+                self._filter_operations.reload_now()
+            except Refused as error:
+                problems.append(error.text)
         if self._observer is not None:
             try:
                 self._observer.reopen()
@@ -491,7 +504,7 @@ class MailServer(MultiService):
                 problems.append(f"{self.config.log.file}: {error.strerror}")
         self.log.info(
             "reloaded: {problems}",
-            problems="; ".join(problems) or "certificates, log file, name servers, passwords of routes",
+            problems="; ".join(problems) or "certificates, filters, log file, name servers, passwords of routes",
         )
 
     # ------------------------------------------------------------------------------------------ stop

@@ -218,4 +218,5 @@ def makeService(options: Options) -> IService:
         observer=asked.observer,
         show=_show if asked.is_program else None,
         takes_signals=asked.is_program,
+        read_config=asked.read_config,
     )

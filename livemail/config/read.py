@@ -42,7 +42,7 @@ class Fault(msgspec.Struct, frozen=True, order=True):
     text: str
 
 
-class ConfigError(Exception):
+class ConfigError(ValueError):
     """The configuration cannot be used; all that is wrong with it."""
 
     def __init__(self, path: str, faults: list[Fault]) -> None:

@@ -54,8 +54,8 @@ FAILED: Final = Defer("4.3.0", "The message could not be checked, try again late
 
 GRACE: Final = 2.0
 
-BREATH: Final = 0.02
-"""Seconds the chain works on one message before the reactor gets a turn."""
+BREATH: Final = 512 * 1024
+"""Octets of one message the chain passes on before the reactor gets a turn."""
 
 
 @implementer(IFilterChain)
@@ -130,7 +130,7 @@ class ChainTransaction:
         self.plan.use()
         self.state = TransactionState(connection)
         self._decisions: Decisions | None = None
-        self._turn = 0.0
+        self._passed = 0
 
     @property
     def records(self) -> Sequence[Record]:
@@ -239,7 +239,6 @@ class ChainTransaction:
         verdict: Verdict = CONTINUE
         noted: list[tuple[int, Edits]] = []
         fields = None
-        self._turn = perf_counter()
         try:
             for at in plan.content:
                 if plan.filters[at].is_scoped and not self._is_wanted(at, "message", None):
@@ -328,22 +327,23 @@ class ChainTransaction:
             if left <= 0:
                 late = FilterTimeout(f"no verdict after {self.plan.filters[at].spec.timeout:g} s")
                 return self._failure(at, "body", late, 0.0)
-            del chunk
-            await self._breathe()
+            await self._breathe(len(chunk))
         return CONTINUE if isinstance(verdict, Skip) else verdict
 
-    async def _breathe(self) -> None:
-        """Let the reactor have a turn when we have been at it for long."""
-        if perf_counter() - self._turn > BREATH:
-            turn: Deferred[None] = Deferred()
-            assert self._chain.clock is not None
-            call = self._chain.clock.callLater(0, turn.callback, None)
-            try:
-                await turn
-            finally:
-                if call.active():
-                    call.cancel()
-            self._turn = perf_counter()
+    async def _breathe(self, octets: int) -> None:
+        """Let the reactor have a turn when much has passed since the last one."""
+        self._passed += octets
+        if self._passed < BREATH:
+            return
+        self._passed = 0
+        turn: Deferred[None] = Deferred()
+        assert self._chain.clock is not None
+        call = self._chain.clock.callLater(0, turn.callback, None)
+        try:
+            await turn
+        finally:
+            if call.active():
+                call.cancel()
 
     def _edited(self, envelope: Envelope, edits: Edits) -> Envelope:
         reverse_path, recipients = envelope.reverse_path, list(envelope.recipients)

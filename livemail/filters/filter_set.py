@@ -21,7 +21,7 @@ class CannotLoad(Exception):
 
 
 class FilterSet:
-    """The filters of one server.  loaded: in the configuration's order."""
+    """The filters of one server.  loaded: in the configuration's order.  server: what they may use."""
 
     log = Logger()
 
@@ -39,7 +39,7 @@ class FilterSet:
         self._store = store
         self._clock = clock
         self._run_blocking = run_blocking
-        self._server = server
+        self.server = server
         self._chains: dict[str, FilterChain] = {}
         self.loaded: list[Loaded] = []
 
@@ -47,7 +47,7 @@ class FilterSet:
         """The chain of one service: always the same object, whose plan follows `replace`."""
         found = self._chains.get(service)
         if found is None:
-            found = FilterChain((), self._store, self._clock, self._run_blocking, server=self._server)
+            found = FilterChain((), self._store, self._clock, self._run_blocking, server=self.server)
             self._chains[service] = found
             found.replace(self._of(service, self.loaded))
         return found
@@ -65,8 +65,8 @@ class FilterSet:
         known = {id(each): each for each in self.loaded}
         fresh: list[Loaded] = []
         kept: list[Loaded] = []
-        if specs and self._server.folder:
-            Path(self._server.folder).mkdir(mode=0o700, exist_ok=True)
+        if specs and self.server.folder:
+            Path(self.server.folder).mkdir(mode=0o700, exist_ok=True)
         try:
             for spec in (*self._always, *specs):
                 same = next((each for each in known.values() if each.spec == spec), None)
@@ -75,7 +75,7 @@ class FilterSet:
                     kept.append(same)
                     continue
                 try:
-                    kept.append(Loaded(spec, self._server))
+                    kept.append(Loaded(spec, self.server))
                 except Exception as error:
                     raise CannotLoad(f"filter {spec.name} cannot start: {told(error)}") from error
                 fresh.append(kept[-1])

@@ -11,6 +11,7 @@ import binascii
 import quopri
 import re
 from collections.abc import Awaitable, Callable, Iterator
+from email.errors import HeaderParseError
 from email.header import Header, decode_header, make_header
 from email.message import Message as StandardMessage
 from email.parser import BytesHeaderParser
@@ -21,6 +22,7 @@ from livemail.filters.edits import Edits
 from livemail.interfaces.filter import HeaderEdit
 from livemail.interfaces.storage import IContentSink
 from livemail.mail.content import CHUNK_OCTETS, Content, chunks
+from livemail.mail.message.addresses import parse_addresses
 from livemail.mail.message.summary import Part, Summary, decode_parts
 
 MAX_HEADER_OCTETS: Final = 1024 * 1024
@@ -86,9 +88,20 @@ class Message:
             return ""
         raw = values[0].decode("utf-8", "surrogateescape")
         try:
-            return str(make_header(decode_header(raw)))
-        except (LookupError, ValueError, binascii.Error):
+            decoded = str(make_header(decode_header(raw)))
+            # Octets that are no UTF-8 must not leave as half characters that cannot be written again.
+            return decoded.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        except (LookupError, ValueError, binascii.Error, HeaderParseError):
             return values[0].decode("utf-8", "replace")
+
+    def addresses(self, name: bytes | str, limit: int = 1000) -> list[str]:
+        """Return the addresses in all fields of a name, ``local@domain`` as written, at most ``limit``; those that are none are left out."""
+        found: list[str] = []
+        for value in self.values(name):
+            for _, local, domain in parse_addresses(value, limit):
+                if local and domain:
+                    found.append(f"{local.decode('utf-8', 'replace')}@{domain.decode('utf-8', 'replace')}")
+        return found[:limit]
 
     def chunks(self, size: int = CHUNK_OCTETS) -> Iterator[bytes]:
         """Yield all octets, header included."""
@@ -130,10 +143,10 @@ class Message:
             body = _NEWLINE.sub(b"\r\n", body)
         self._edits.replace_body(body)
 
-    async def write_edited(self, sink: IContentSink, breathe: Callable[[], Awaitable[None]]) -> None:
+    async def write_edited(self, sink: IContentSink, breathe: Callable[[int], Awaitable[None]]) -> None:
         """Write the message with its edits, in the order they were made.  Raises as the sink does.
 
-        breathe: awaited between two chunks.
+        breathe: awaited behind each chunk, with its octets.
         """
         header_size = self.summary.header_size
         beyond = max(0, header_size - MAX_HEADER_OCTETS)
@@ -151,11 +164,11 @@ class Message:
                 raise OSError("the content ends early")
             sink.write(octets)
             at += len(octets)
-            await breathe()
+            await breathe(len(octets))
         if body is not None:
             for at in range(0, len(body), CHUNK_OCTETS):
                 sink.write(body[at : at + CHUNK_OCTETS])
-                await breathe()
+                await breathe(CHUNK_OCTETS)
 
 
 class MessagePart:
@@ -193,17 +206,29 @@ class MessagePart:
         """Return the body as sent."""
         return self._content.read(self.part.body, self.part.end - self.part.body)
 
-    def decoded(self) -> bytes:
-        """Return the body without its transfer encoding; as sent where that is malformed."""
-        octets = self.read()
+    @property
+    def size(self) -> int:
+        """Octets of the body as sent."""
+        return self.part.end - self.part.body
+
+    def decoded(self, limit: int | None = None) -> bytes:
+        """Return the body without its transfer encoding, at most ``limit`` octets of it; as sent where that is malformed."""
+        if limit is None:
+            octets = self.read()
+        else:
+            # Of base64 a third is lost, of quoted-printable two thirds, and some lines are white space.
+            octets = self._content.read(self.part.body, min(self.size, 4 * limit + 1024))
         try:
             if self.part.encoding == "base64":
-                return binascii.a2b_base64(octets)
-            if self.part.encoding == "quoted-printable":
-                return quopri.decodestring(octets)
+                if len(octets) < self.size:
+                    octets = b"".join(octets.split())
+                    octets = octets[: len(octets) // 4 * 4]
+                octets = binascii.a2b_base64(octets)
+            elif self.part.encoding == "quoted-printable":
+                octets = quopri.decodestring(octets)
         except binascii.Error:
             pass
-        return octets
+        return octets if limit is None else octets[:limit]
 
 
 def _split(header: bytes) -> list[Field]:

@@ -24,6 +24,13 @@ _PLACE: Final = Struct("<III")
 MAX_PLACES: Final = 1000
 
 
+def story_key(transaction: str) -> bytes:
+    """The key of a transaction's row: seconds, serial number of the session and number of the message, so that keys ascend."""
+    session, _, number = transaction.rpartition(".")
+    seconds, _, serial = session.partition("-")
+    return f"{seconds:0>8}-{serial:0>8}.{number:0>8}".encode()[:500]
+
+
 class Pending:
     """Stories that are not committed yet.  lost: those that were dropped because nothing was committed for long."""
 

@@ -46,10 +46,10 @@ MEMBERS = {
         "remove_recipient", "change_reverse_path",
     },
     api.Message: {
-        "size", "summary", "fields", "values", "text", "chunks", "parts", "add_header", "insert_header", "change_header",
+        "size", "summary", "fields", "values", "text", "addresses", "chunks", "parts", "add_header", "insert_header", "change_header",
         "remove_header", "replace_body",
     },
-    api.MessagePart: {"media_type", "header", "filename", "extension", "read", "decoded"},
+    api.MessagePart: {"media_type", "header", "filename", "extension", "size", "read", "decoded"},
     api.Filter: {"Config", "blocking", "server", "shared"},
 }  # fmt: skip
 

@@ -15,3 +15,22 @@ dkim_sign = FilterPlugin(
 dkim_verify = FilterPlugin(
     "dkim-verify", "livemail.filters.dkim.verify:DKIMVerify", "verifies signatures, adds Authentication-Results"
 )
+
+attachments = FilterPlugin(
+    "attachments",
+    "livemail.filters.shipped.attachments:Attachments",
+    "attachments by their real type, inside ZIP archives too",
+)
+rates = FilterPlugin(
+    "rates", "livemail.filters.shipped.rates:Rates", "messages and recipients of one account or network"
+)
+external = FilterPlugin(
+    "external-tag", "livemail.filters.shipped.external:ExternalTag", "marks mail from outside in header and subject"
+)
+identity = FilterPlugin(
+    "sender-identity",
+    "livemail.filters.shipped.identity:SenderIdentity",
+    "strangers who write in our name, or hide theirs",
+)
+loops = FilterPlugin("loop-guard", "livemail.filters.shipped.loops:LoopGuard", "mail that was here before")
+http = FilterPlugin("http", "livemail.filters.shipped.http:AskWebService", "asks a web service what to do")

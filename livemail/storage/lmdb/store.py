@@ -47,6 +47,7 @@ from livemail.storage.lmdb.writer import CallFromThread, ICommitter, Request, Wr
 from livemail.storage.lmdb.writer_process import Begin, RemoteCommitter
 from livemail.storage.settings import StorageSettings
 from livemail.storage.spool import ContentSink, Spool
+from livemail.storage.stories import story_key
 
 
 class Steps(Protocol):
@@ -242,7 +243,7 @@ class LMDBStore:
 
     def note(self, transaction: str, story: bytes, digest: bytes = b"") -> None:
         """Keep a story with the next commit."""
-        self._writer.stories.add(transaction.encode(), digest, story)
+        self._writer.stories.add(story_key(transaction), digest, story)
 
     def flush_stories(self) -> None:
         """Commit the stories that wait."""
@@ -250,8 +251,8 @@ class LMDBStore:
 
     async def story(self, transaction: str) -> KeptStory | None:
         """One transaction's story."""
-        waiting = self._writer.stories.get(transaction.encode())
-        return waiting or self.reader.story(transaction.encode())
+        key = story_key(transaction)
+        return self._writer.stories.get(key) or self.reader.story(key)
 
     async def find_stories(self, text: bytes, limit: int, progress: Progress | None = None) -> Sequence[KeptStory]:
         """Stories that contain some octets, the latest first."""
