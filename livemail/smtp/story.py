@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from livemail.interfaces.filter import ConnectionInfo, Defer, Record, Reject, Verdict
+from livemail.interfaces.filter import CONTINUE, ConnectionInfo, Defer, Record, Reject, Verdict
 from livemail.interfaces.story import (
     MAX_RECIPIENTS,
     MAX_TEXT,
@@ -145,19 +145,23 @@ def _filters(records: Sequence[Record]) -> tuple[ToldFilter, ...]:
         # What matters first: verdicts, edits and failures; then the rest, in their order again.
         ranked = sorted(range(len(records)), key=lambda at: (not _matters(records[at]), at))[:MAX_TOLD]
         records = [records[at] for at in sorted(ranked)]
-    return tuple(
-        ToldFilter(
-            record.filter,
-            record.stage,
-            _word(record.verdict),
-            _said(record.verdict),
-            getattr(record.verdict, "reason", "")[:MAX_TEXT],
-            int(record.seconds * 1_000_000),
-            record.count,
-            record.is_failure,
-            tuple(edit[:MAX_TEXT] for edit in record.edits[:20]),
-        )
-        for record in records
+    return tuple([_told(record) for record in records])
+
+
+def _told(record: Record) -> ToldFilter:
+    microseconds = int(record.seconds * 1_000_000)
+    if record.verdict is CONTINUE and not record.edits and not record.is_failure:
+        return ToldFilter(record.filter, record.stage, "continue", "", "", microseconds, record.count, False, ())
+    return ToldFilter(
+        record.filter,
+        record.stage,
+        _word(record.verdict),
+        _said(record.verdict),
+        getattr(record.verdict, "reason", "")[:MAX_TEXT],
+        microseconds,
+        record.count,
+        record.is_failure,
+        tuple(edit[:MAX_TEXT] for edit in record.edits[:20]),
     )
 
 
