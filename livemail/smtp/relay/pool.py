@@ -54,7 +54,7 @@ class Pool:
         self._hosts: dict[Key, _Host] = {}
         self._open = 0
         self._resting: OrderedDict[RelayConnection, Key] = OrderedDict()  # the one that rests longest first
-        self._starved: deque[Key] = deque()  # keys that wait for room in all
+        self._starved: OrderedDict[Key, None] = OrderedDict()  # keys that wait for room in all, the next first
         self._timer: Any = None
         self._is_closed = False
         self._saying_goodbye: set[RelayConnection] = set()
@@ -83,6 +83,9 @@ class Pool:
             return None
         waiter: Deferred[RelayConnection | None] = Deferred(lambda it: self._give_up(key, it))
         host.waiting.append(waiter)
+        self._hosts[key] = host
+        if host.open < self.settings.connections_per_host:
+            self._starved[key] = None
         return await waiter
 
     def _give_up(self, key: Key, waiter: Deferred[RelayConnection | None]) -> None:
@@ -98,8 +101,6 @@ class Pool:
             return False
         if self._open >= self.settings.max_connections:
             if not self._resting:
-                if key not in self._starved:
-                    self._starved.append(key)
                 return False
             oldest, of = self._resting.popitem(last=False)
             self._retire(oldest, of)
@@ -111,6 +112,8 @@ class Pool:
         self._open += change
         if host.is_forgettable:
             self._hosts.pop(key, None)
+        else:
+            self._hosts[key] = host  # which may have been forgotten a moment ago
 
     def give(self, key: Key, connection: RelayConnection) -> None:
         """A message is done with: the connection rests, or goes to who waits for it."""
@@ -128,6 +131,7 @@ class Pool:
         self._resting[connection] = key
         if self._timer is None:
             self._timer = self._clock.callLater(self.settings.connection_idle_timeout, self._look)
+        self._feed()  # Who waits for room in all may have this one's.
 
     def dismiss(self, key: Key, connection: RelayConnection) -> None:
         """A connection is to be closed, with QUIT where it can still hear it."""
@@ -139,14 +143,22 @@ class Pool:
         host = self._hosts.get(key)
         assert host is not None
         self._count(key, host, -1)
-        self._serve(key)
-        while self._starved and self._open < self.settings.max_connections:
-            self._serve(self._starved.popleft())
+        if host.waiting:
+            self._starved[key] = None
+        self._feed()
 
-    def _serve(self, key: Key) -> None:
-        host = self._hosts.get(key)
-        if host is not None and host.waiting and self._make_room(key, host):
-            host.waiting.popleft().callback(None)
+    def _feed(self) -> None:
+        """Give what room there is to who waits for it, a connection for each key in turn."""
+        while self._starved:
+            key = next(iter(self._starved))
+            host = self._hosts.get(key)
+            if host is None or not host.waiting or host.open >= self.settings.connections_per_host:
+                del self._starved[key]
+            elif self._make_room(key, host):
+                self._starved.move_to_end(key)
+                host.waiting.popleft().callback(None)
+            else:
+                return
 
     def _lost(self, key: Key, connection: RelayConnection) -> None:
         """The peer closed a connection that rested."""
@@ -191,7 +203,6 @@ class Pool:
                 return
             del self._resting[connection]
             self._retire(connection, key)
-            self._serve(key)
 
     async def close(self) -> None:
         """Say QUIT on what rests, and refuse who waits.  Returns when the goodbyes are said, or their time is over."""

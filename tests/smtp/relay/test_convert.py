@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from livemail.smtp.relay.convert import CHUNK, Unconvertible, converted
+from livemail.smtp.relay.convert import CHUNK, Unconvertible, _Seen, converted
 from livemail.smtp.relay.needs import Read
 from livemail.smtp.relay.wire import Content
 from tests.smtp.relay.peer import ALL, PIPELINED, Peer
@@ -186,6 +186,28 @@ def test_8bit_octets_reach_only_peers_that_offer_8bitmime(offers, converts):
     assert message.content.isascii() is converts
     assert leaves(message.content) == leaves(MIXED) if converts else True
     assert (b"BODY=8BITMIME" in message.mail) is not converts
+
+
+def test_what_a_body_holds_does_not_depend_on_how_it_is_read():
+    source = random.Random(9)
+    for _ in range(300):
+        body = b"".join(
+            source.choice([b"a", b"\r\n", b"\r", b"\n", b"\xc3\xbc", b"\xff", b"\0", b"yy"]) for _ in range(12)
+        )
+        whole, pieces = _Seen(), _Seen()
+        whole.feed(body)
+        for at in range(len(body)):
+            pieces.feed(body[at : at + 1])
+        for name in ("size", "eight_bit", "has_controls", "longest", "needs_encoding", "charset", "is_text"):
+            assert getattr(whole, name) == getattr(pieces, name), (name, body)
+
+
+def test_a_message_that_is_all_header_gets_a_blank_line():
+    for header in (
+        b"Subject: x\r\nContent-Transfer-Encoding: 8bit\r\n",
+        b"Subject: x\r\nContent-Transfer-Encoding: 8bit",
+    ):
+        assert convert(header) == b"Subject: x\r\nContent-Transfer-Encoding: 7bit\r\nMIME-Version: 1.0\r\n\r\n"
 
 
 def test_random_messages_survive():

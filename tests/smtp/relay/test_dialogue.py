@@ -196,6 +196,37 @@ def test_a_refusal_in_the_middle_of_bdat_ends_the_transaction():
     assert b"RSET" in rig.peer.lines
 
 
+def test_a_chunk_refused_before_the_last_ends_the_transaction():
+    content = b"y" * 998 + b"\r\n"
+    rig = sent(Peer(ALL, bdat=[b"452 4.3.1 disk\r\n"]), job(content * 300))
+    assert rig.verdicts() == ["again 452"]
+    assert not rig.peer.messages
+    rig.send(job())
+    assert rig.verdicts() == ["delivered 250"]
+
+
+def test_recipients_that_need_smtputf8_fail_alone(way):
+    rig = deliver(way, job(to=("ä@peer.example", "b@peer.example", "c@bücher.example")))
+    if way[0] == ALL:
+        assert rig.verdicts() == ["delivered 250"] * 3
+        assert b"SMTPUTF8" in rig.peer.messages[0].mail
+        return
+    assert rig.verdicts() == ["failed 553", "delivered 250", "delivered 250"]
+    assert rig.outcomes[0].reply.enhanced == "5.6.7"
+    assert rig.peer.messages[0].rcpts == [b"RCPT TO:<b@peer.example>", b"RCPT TO:<c@xn--bcher-kva.example>"]
+
+
+def test_a_message_that_needs_smtputf8_fails_and_the_connection_stays(way):
+    rig = deliver(way, job("Subject: ä\r\n\r\nx\r\n".encode(), to=TWO, has_utf8_header=True, has_8bit=True))
+    if way[0] == ALL:
+        assert rig.verdicts() == ["delivered 250"] * 2
+        assert b"BODY=8BITMIME SMTPUTF8" in rig.peer.messages[0].mail
+        return
+    assert rig.verdicts() == ["failed 550"] * 2
+    assert rig.peer.lines == [b"EHLO client.example"]
+    assert rig.connection.is_reusable
+
+
 # ------------------------------------------------------------------------------------------------------ LMTP
 
 

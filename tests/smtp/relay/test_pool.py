@@ -146,6 +146,44 @@ def test_a_fresh_connection_is_made_beside_one_at_rest(pooled):
     assert pooled.take()[1] == [rigs[1].connection]
 
 
+def test_the_last_connection_of_a_host_makes_room_for_a_fresh_one_of_the_same():
+    pooled = Pooled(connections_per_host=1, max_connections=1)
+    pooled.take()
+    rig = pooled.connection()
+    pooled.pool.give(KEY, rig.connection)
+    assert pooled.take(fresh=True)[1] == [None]
+    _, waiting = pooled.take()
+    assert waiting == []
+    pooled.pool.free(KEY)
+    assert waiting == [None]
+    pooled.pool.free(KEY)
+    assert not pooled.pool._hosts
+    assert pooled.pool._open == 0
+
+
+def test_room_in_all_is_made_even_of_the_same_host():
+    pooled = Pooled(connections_per_host=5, max_connections=1)
+    pooled.take()
+    rig = pooled.connection()
+    pooled.pool.give(KEY, rig.connection)
+    assert pooled.take(fresh=True)[1] == [None]
+    pooled.pool.free(KEY)
+    assert not pooled.pool._hosts
+    assert pooled.pool._open == 0
+
+
+def test_a_connection_found_dead_when_it_is_wanted_leaves_its_room(pooled):
+    pooled.take()
+    rig = pooled.connection()
+    pooled.pool.give(KEY, rig.connection)
+    rig.connection._replies.feed(b"25")  # half a reply nobody asked for
+    assert pooled.take()[1] == [None]
+    assert rig.transport.is_lost
+    pooled.pool.free(KEY)
+    assert not pooled.pool._hosts
+    assert pooled.pool._open == 0
+
+
 def test_closing_says_quit_and_sends_who_waits_away(pooled):
     pooled.take()
     rig = pooled.connection(quit=STALL)

@@ -252,6 +252,24 @@ class RelayTests(TestCase):
         with self.assertRaises(CancelledError):
             await self.attempt(self.hop(idle))
 
+    async def test_closing_waits_for_an_answer_no_longer_than_for_a_goodbye(self):
+        late, second = self.listen(content=STALL), self.listen()
+        attempt = self.begin(self.hop(late), self.hop(second))
+        await self.hurry.until(lambda: late.peers and late.peers[0].messages, self.factories)
+        closing = ensureDeferred(self.relay.close())
+        await self.hurry.until(lambda: closing.called, self.factories)
+        attempted = await attempt
+        assert (attempted.results[0].fate, attempted.results[0].reply.enhanced) == ("deferred", "4.3.2")
+        assert not second.peers
+        assert self.hurry.clock.seconds() < 10
+
+    async def test_a_host_that_takes_few_messages_a_connection_gets_the_rest_over_the_next(self):
+        factory = self.listen(offers=(*PIPELINED, b"LIMITS RCPTMAX=1 MAILMAX=2"))
+        attempted = await self.attempt(self.hop(factory), to=tuple(f"u{at}@x.example" for at in range(5)))
+        assert [result.fate for result in attempted.results] == ["delivered"] * 5
+        assert [len(peer.messages) for peer in factory.peers] == [2, 2, 1]
+        assert len(attempted.attempts) == 3
+
     async def test_cancelling_an_attempt_gives_its_room_back(self):
         self.make(connections_per_host=1)
         factory = self.listen(make=lambda number: Peer(PIPELINED, rcpt=STALL) if number == 0 else Peer(PIPELINED))
