@@ -6,9 +6,13 @@
 
 One mail transaction, where the peer offers PIPELINING (RFC 2920) and CHUNKING (RFC 3030), is one write and one wait:
 
-    [RSET] MAIL RCPT… BDAT n LAST <content>         small content, a connection that has just spoken
+    [RSET] MAIL RCPT… BDAT n LAST <content>         small content, over a connection that took some so before, and just now
     [RSET] MAIL RCPT… DATA    then    <content> .   small content without CHUNKING; large content without it is streamed
     [RSET] MAIL RCPT…         then    BDAT n …      large content, one chunk ahead of the replies
+
+That content goes along only where BDAT has worked is a matter of safety: a host that offers CHUNKING and refuses BDAT without
+reading the octets behind it would take lines of the content for commands.  Nor can it be told then which reply is which when the
+host gives one too many: all of them are doubtful, nobody is delivered, and for a while such a host is asked step by step.
 
 Without PIPELINING the same commands go one by one.  After a transaction that did not reach its content RSET stands before the next.
 
@@ -98,6 +102,7 @@ class Session:
         self.tls = ""
         self.messages = 0  # begun on this connection
         self.in_window = False  # all content is out, its reply is not in
+        self.knows_chunks = False  # it has taken a message by BDAT on this connection
         self._hello_name = hello_name
         self._batch = batch
         self._may_say_password = may_say_password
@@ -192,7 +197,8 @@ class Session:
     ) -> Dialogue[None]:
         """Send one message; ``outcomes`` gets each recipient's, by its place in ``recipients``, as soon as it is known.
 
-        hesitates: content does not go before its envelope was answered; for a connection that has rested and may be dead.
+        hesitates: content does not go before its envelope was answered; for a connection that has rested and may be dead,
+        and for peers whose replies were more than our commands.
         Raises Broken; the recipients without an outcome then have had no answer, and nothing was sent that could be one.
         """
         try:
@@ -282,7 +288,7 @@ class Transaction:
         group = b"".join((prefix, mail, *rcpts))
         small = giving is None and self._how.size <= AT_ONCE
         if offers.chunking:
-            if small and not hesitates and not self._is_lmtp:
+            if small and not hesitates and session.knows_chunks and not self._is_lmtp:
                 yield from self._all_at_once(group, stages)
                 return
             yield from self._envelope(group, stages)
@@ -304,7 +310,7 @@ class Transaction:
             try:
                 said = yield Turn(line, ("rcpt",))
             except Broken as broken:
-                self._take_recipients(broken.said, position)
+                self._take_recipients(_answers(broken), position)
                 raise
             self._take_recipients(said, position)
         self._see_postponed()
@@ -315,7 +321,8 @@ class Transaction:
         try:
             said: list[Said] = yield Turn(group, stages)
         except Broken as broken:
-            self._take_envelope(broken.said, stages[: len(broken.said)])
+            said = _answers(broken)
+            self._take_envelope(said, stages[: len(said)])
             raise
         self._take_envelope(said, stages)
         return said[-1] if stages[-1] == "data" else None
@@ -378,16 +385,19 @@ class Transaction:
         said: list[Said] = []
         self.session.in_window = True
         try:
-            said = yield Turn(b"%bBDAT %d LAST\r\n%b" % (group, len(octets), octets), (*stages, "content"))
+            line = b"BDAT %d LAST\r\n" % len(octets)
+            said = yield Turn(b"".join((group, line, octets)), (*stages, "content"), is_whole=True)
             self._take_envelope(said[:-1], stages)
             if self._accepted:
                 self._take_answers(said[-1:])
         except Broken as broken:
             try:
                 if not said:
-                    self._take_envelope(broken.said, stages[: len(broken.said)])
+                    said = _answers(broken)
+                    self._take_envelope(said, stages[: len(said)])
             finally:
-                self._lost(broken, self._places)
+                # 421 to a command of the envelope says nothing of the content that was sent with it.
+                self._lost(broken, self._places, is_answer=len(said) == len(stages))
             raise
         finally:
             self.session.in_window = False
@@ -535,18 +545,29 @@ class Transaction:
                 raise _wrong(each, "content")
             for place in places[position : position + 1] if self._is_lmtp else places:
                 self._settle(place, each, "content", answer)
+            if answer is OK and self.session.offers.chunking:
+                self.session.knows_chunks = True
         if said:
             self.session.end_transaction()
 
-    def _lost(self, broken: Broken, places: list[int]) -> None:
+    def _lost(self, broken: Broken, places: list[int], *, is_answer: bool = True) -> None:
         """The connection broke in the window: who has no answer is deferred, and no other host is asked now.
 
-        421 is an answer, and no acceptance.  What broke before anything was written is not in the window.
+        421 is an answer where it stands for one, and no acceptance; in LMTP it is one recipient's, and of those behind it nothing is known.  What
+        broke before anything was written is not in the window.
         """
-        verdict: Verdict = "again" if broken.kind in {"closing", "early"} else "deferred"
+        is_sure = broken.kind == "early" or (broken.kind == "closing" and is_answer)
+        verdict: Verdict = "again" if is_sure else "deferred"
         for place in places:
             if place not in self._outcomes:
                 self._outcomes[place] = Outcome(verdict, broken.reply)
+                if self._is_lmtp:
+                    verdict = "deferred"
+
+
+def _answers(broken: Broken) -> list[Said]:
+    """The replies that answer something: one that came before it was asked for does not."""
+    return [] if broken.kind == "early" else broken.said
 
 
 def _is_too_many(said: Said) -> bool:

@@ -21,15 +21,17 @@ class Turn:
     """Say something and wait for replies.  stages: what each further reply answers.
 
     leave: how many replies may still be missing when the dialogue goes on.  What arrives beyond what was asked for is a reply
-    before it is due: Broken.
+    before it is due: Broken when the next thing is said.  is_whole: content goes with its envelope, so nothing was said in
+    between that would have told; then one reply too many makes all of them doubtful at once.
     """
 
-    __slots__ = ("leave", "octets", "stages")
+    __slots__ = ("is_whole", "leave", "octets", "stages")
 
-    def __init__(self, octets: bytes, stages: tuple[Stage, ...], leave: int = 0) -> None:
+    def __init__(self, octets: bytes, stages: tuple[Stage, ...], leave: int = 0, *, is_whole: bool = False) -> None:
         self.octets = octets
         self.stages = stages
         self.leave = leave
+        self.is_whole = is_whole
 
 
 class Write:
@@ -59,14 +61,14 @@ class Secure:
 
 Need = Turn | Write | Read | Secure
 
-Kind = Literal["lost", "timeout", "garbage", "tls", "closing", "early", "content", "stopped"]
+Kind = Literal["lost", "timeout", "garbage", "doubtful", "tls", "closing", "early", "content", "stopped"]
 
 
 class Broken(Exception):
     """The connection is of no more use.
 
-    kind: the peer went away; took too long; said what is no reply; TLS failed; said 421; replied before it was asked; our
-    content cannot be read; we stop.
+    kind: the peer went away; took too long; said what is no reply; gave more replies than there were commands; TLS failed; said
+    421; replied before it was asked; our content cannot be read; we stop.
     reply: what to tell of it.  said: the replies of the turn that did come, in order.
     """
 

@@ -49,6 +49,7 @@ _WORDS: Final[dict[Kind, tuple[str, str]]] = {
     "lost": ("4.4.2", "The connection was lost"),
     "timeout": ("4.4.2", "The host took too long"),
     "garbage": ("4.5.0", "The host sent {detail}"),
+    "doubtful": ("4.5.0", "The host gave more replies than there were commands"),
     "early": ("4.5.0", "The host replied before it was asked"),
     "tls": ("4.7.5", "TLS failed: {detail}"),
     "content": ("4.3.0", "The message could not be read"),
@@ -258,6 +259,8 @@ class RelayConnection(Protocol):
                 self._set_deadline(self._seconds_for(self._due[0]))
         self._turn = None
         said_all, self._said = self._said, []
+        if turn.is_whole and self._replies.pending:
+            raise self._broken("doubtful")
         return said_all
 
     def _seconds_for(self, stage: Stage) -> float:

@@ -21,6 +21,7 @@ from collections import OrderedDict
 from typing import Any, Final, cast
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -37,8 +38,8 @@ from livemail.smtp.relay.settings import RelaySettings
 _HESITATE: Final = 1.0
 """Seconds of rest after which a connection is asked before content is sent with the envelope."""
 
-_NO_TLS_SECONDS: Final = 600.0
-_NO_TLS_HOSTS: Final = 1000
+_REMEMBERED_SECONDS: Final = 600.0
+_REMEMBERED_HOSTS: Final = 1000
 
 
 @implementer(IRelay)
@@ -58,7 +59,8 @@ class Relay:
         self.busy: set[RelayConnection] = set()
         self._is_closing = False
         self._idle: Deferred[None] | None = None
-        self._no_tls: OrderedDict[tuple[str, int], float] = OrderedDict()
+        self._no_tls = _Memory(reactor)
+        self._cannot_count = _Memory(reactor)
 
     async def attempt(self, hops: Hops, job: Job) -> Attempted:
         """See `IRelay.attempt`."""
@@ -109,15 +111,39 @@ class Relay:
             self.hello_name,
             self.settings.recipients_per_transaction,
             may_say_password=self.settings.allow_cleartext_auth or bool(hop.path) or _is_loopback(address),
-            without_tls=self._no_tls.get((address, hop.port), 0.0) > self.reactor.seconds(),
+            without_tls=self._no_tls.has(address, hop.port),
         )
 
     def tls_failed(self, hop: NextHop, address: str) -> None:
         """Leave TLS alone there for a while."""
-        self._no_tls[address, hop.port] = self.reactor.seconds() + _NO_TLS_SECONDS
-        self._no_tls.move_to_end((address, hop.port))
-        if len(self._no_tls) > _NO_TLS_HOSTS:
-            self._no_tls.popitem(last=False)
+        self._no_tls.add(address, hop.port)
+
+    def cannot_count(self, hop: NextHop, address: str) -> None:
+        """Send content there only after its envelope was answered, for a while."""
+        self._cannot_count.add(address, hop.port)
+
+    def is_careful_with(self, hop: NextHop, connection: RelayConnection) -> bool:
+        """Whether `cannot_count` was said of it."""
+        return self._cannot_count.has(connection.address, hop.port)
+
+
+class _Memory:
+    """Addresses with their port that are remembered for a while; the oldest go first when there are too many."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._until: OrderedDict[tuple[str, int], float] = OrderedDict()
+
+    def add(self, address: str, port: int) -> None:
+        """Remember one."""
+        self._until[address, port] = self._clock.seconds() + _REMEMBERED_SECONDS
+        self._until.move_to_end((address, port))
+        if len(self._until) > _REMEMBERED_HOSTS:
+            self._until.popitem(last=False)
+
+    def has(self, address: str, port: int) -> bool:
+        """Whether one is remembered."""
+        return self._until.get((address, port), 0.0) > self._clock.seconds()
 
 
 class _Trial:
@@ -232,7 +258,9 @@ class _Trial:
         try:
             if not is_reused:
                 await connection.run(session.introduce())
-            hesitates = is_reused and clock - connection.rested_since > _HESITATE
+            hesitates = (is_reused and clock - connection.rested_since > _HESITATE) or relay.is_careful_with(
+                hop, connection
+            )
             await connection.run(session.send(self._job, recipients, outcomes, hesitates=hesitates), self._job.content)
         except HostRefused as refused:
             ending, is_refused = refused.reply, True
@@ -269,6 +297,8 @@ class _Trial:
             self._is_down = False
             return ""
         hop = connection.session.hop
+        if broken.kind == "doubtful":
+            self._relay.cannot_count(hop, connection.address)
         if broken.reply.stage == "tls" and hop.tls == "may" and not hop.implicit_tls:
             self._relay.tls_failed(hop, connection.address)
             return connection.address

@@ -22,6 +22,7 @@ SLOW = "slow"  # one octet a turn: (SLOW, octets)
 class Message:
     def __init__(self, mail: bytes, rcpts: list[bytes], content: bytes, how: str) -> None:
         self.mail, self.rcpts, self.content, self.how = mail, rcpts, content, how
+        self.answers: list[bytes] = []  # what is sent in reply, b"" where it is not a reply
 
 
 class Peer:
@@ -108,7 +109,9 @@ class Peer:
         self.messages.append(Message(self._mail, rcpts, content, how))
         actions: list[Any] = []
         for _ in rcpts if self.lmtp else rcpts[:1]:
-            actions += self._act("content", b"250 2.6.0 taken\r\n")
+            answer = self._act("content", b"250 2.6.0 taken\r\n")
+            self.messages[-1].answers.append(self._said(answer))
+            actions += answer
         return actions
 
     def _command(self, line: bytes) -> list[Any]:
@@ -137,7 +140,7 @@ class Peer:
         if verb == b"MAIL":
             actions = self._act("mail", b"250 2.1.0 ok\r\n")
             is_taken = self._said(actions).startswith(b"2")
-            self._mail, self._rcpts = line if is_taken else b"", []
+            self._mail, self._rcpts, self._chunks = line if is_taken else b"", [], b""
             return actions
         if verb == b"RCPT":
             actions = self._act("rcpt", b"250 2.1.5 ok\r\n") if self._mail else [b"503 5.5.1 MAIL first\r\n"]
@@ -145,7 +148,7 @@ class Peer:
                 self._rcpts.append(line)
             return actions
         if verb == b"RSET":
-            self._mail, self._rcpts = b"", []
+            self._mail, self._rcpts, self._chunks = b"", [], b""
             return self._act("rset", b"250 2.0.0 ok\r\n")
         if verb == b"DATA":
             actions = self._act("data", b"354 go\r\n" if self._rcpts else b"554 5.5.1 no valid recipients\r\n")

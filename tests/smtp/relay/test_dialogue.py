@@ -63,7 +63,10 @@ def test_packets_are_few(way):
     rig = deliver(way, job(to=THREE))
     verbs = [write.split(b" ")[0].strip() for write in rig.transport.writes[1:]]
     if offers == ALL:
-        assert verbs == [b"MAIL"]
+        # BDAT has to have worked once before content goes with its envelope.
+        assert verbs == [b"MAIL", b"BDAT"]
+        rig.send(job(to=THREE))
+        assert [write.split(b" ")[0] for write in rig.transport.writes[3:]] == [b"MAIL"]
     elif offers == PIPELINED:
         assert [verbs[0], len(verbs)] == [b"MAIL", 2]
     else:
@@ -248,8 +251,8 @@ def test_lmtp_answers_for_each_recipient_accepted(offers, piece):
 def test_lmtp_that_breaks_between_its_answers_leaves_the_rest_deferred_and_the_first_delivered():
     rig = sent(Peer(PIPELINED, lmtp=True, content=[b"250 2.1.5 one\r\n", DROP]), job(to=THREE))
     assert rig.verdicts() == ["delivered 250", "deferred 451", "deferred 451"]
-    rig = sent(Peer(PIPELINED, lmtp=True, content=[b"250 2.1.5 one\r\n", b"421 4.3.2 bye\r\n"]), job(to=TWO))
-    assert rig.verdicts() == ["delivered 250", "again 421"]
+    rig = sent(Peer(PIPELINED, lmtp=True, content=[b"250 2.1.5 one\r\n", b"421 4.3.2 bye\r\n"]), job(to=THREE))
+    assert rig.verdicts() == ["delivered 250", "again 421", "deferred 421"]
 
 
 def test_lmtp_never_says_helo():
@@ -335,13 +338,16 @@ STAGES = ("mail", "rcpt", "data", "content")
     "action", [DROP, STALL, b"421 4.3.2 bye\r\n", b"whatever\r\n", b"250-a\r\n251 b\r\n", b"100 x\r\n"], ids=str
 )
 @pytest.mark.parametrize("stage", STAGES)
-def test_the_window_is_exactly_the_content(way, stage, action):
+@pytest.mark.parametrize("is_second", [False, True])
+def test_the_window_is_exactly_the_content(way, stage, action, is_second):
     """A break before all content is out leaves the message for another host; after it, deferred; never delivered."""
     offers, piece = way
     if stage == "data" and b"CHUNKING" in offers:
         return
-    rig = Rig(Peer(offers, **{stage: action}), piece=piece)
+    rig = Rig(Peer(offers, **{stage: [*([None] * is_second), action]}), piece=piece)
     rig.introduce()
+    if is_second:
+        assert rig.send(job()) is None
     error = rig.send(job(to=TWO))
     if error is None:
         assert action == STALL
@@ -349,12 +355,12 @@ def test_the_window_is_exactly_the_content(way, stage, action):
         error = rig.found[0].value
     assert isinstance(error, Broken)
     assert rig.transport.is_lost
-    is_out = stage == "content" or offers == ALL
-    if is_out and action != b"421 4.3.2 bye\r\n":
+    is_out = stage == "content" or (is_second and offers == ALL)
+    if is_out and not (stage == "content" and action == b"421 4.3.2 bye\r\n"):
         assert [outcome.verdict for outcome in rig.outcomes.values()] == ["deferred"] * 2
     else:
         assert all(outcome.verdict == "again" for outcome in rig.outcomes.values())
-    assert len(rig.peer.messages) <= 1
+    assert len(rig.peer.messages) <= 1 + is_second
 
 
 def test_what_was_said_before_the_break_stays_said():
@@ -382,11 +388,38 @@ def test_a_reply_before_it_is_due_is_believed_by_nobody(offers, actions):
     assert rig.transport.is_lost
 
 
+def test_one_reply_too_many_makes_all_doubtful_where_content_went_with_its_envelope():
+    twice = b"250 ok\r\n250 ok\r\n"
+    for stage, actions in (("mail", [None, twice]), ("rcpt", [None, twice, None]), ("content", [None, twice])):
+        rig = sent(Peer(ALL, **{stage: actions}))
+        rig.send(job(to=TWO))
+        rig.result = rig.found[0].value
+        assert rig.verdicts() == ["deferred 451"] * 2
+        assert rig.result.kind == "doubtful"
+    # Where the envelope is answered first it is known which reply is which.
+    for stage, verdicts in (("mail", []), ("rcpt", []), ("content", ["delivered 250"] * 2)):
+        rig = Rig(Peer(ALL, **{stage: [twice, None]}))
+        rig.introduce()
+        rig.send(job(to=TWO), hesitates=True)
+        assert [verdict for verdict in rig.verdicts() if verdict.startswith("delivered")] == verdicts
+        assert len(rig.peer.messages) == len(verdicts) // 2
+
+
 def test_a_reply_too_many_ends_the_connection():
     # Octet by octet it comes when the content is out, and is the answer; the true answer is then one too many.
     rig = sent(Peer(PIPELINED, data=b"354 go\r\n250 2.0.0 taken\r\n"), piece=1)
     assert rig.peer.messages[0].content == MESSAGE
     assert not rig.connection.is_reusable
+
+
+def test_a_refusal_before_it_is_due_fails_nobody():
+    for stage, offers in (("mail", ()), ("rcpt", ()), ("data", PIPELINED), ("mail", PIPELINED)):
+        rig = sent(Peer(offers, **{stage: [b"250 ok\r\n550 5.1.1 no\r\n"]}), job(to=TWO))
+        if (stage, offers) == ("mail", PIPELINED):
+            assert rig.verdicts()[0].startswith("failed")  # It passes for the reply to RCPT: nobody can tell.
+        else:
+            assert isinstance(rig.result, Broken), stage
+            assert not any(outcome.verdict == "failed" for outcome in rig.outcomes.values()), stage
 
 
 def test_a_greeting_that_goes_on_is_no_answer_to_ehlo():

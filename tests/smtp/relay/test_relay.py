@@ -217,6 +217,12 @@ class RelayTests(TestCase):
         assert [each.outcome.stage for each in attempted.attempts] == ["content"]
         assert b"STARTTLS" not in factory.peers[-1].lines
 
+    async def test_a_host_that_cannot_count_is_sent_content_after_its_envelope_was_answered(self):
+        factory = self.listen(offers=ALL, content=[None, b"250 2.0.0 ok\r\n250 2.0.0 ok\r\n"])
+        fates = [(await self.attempt(self.hop(factory))).results[0].fate for _ in range(6)]
+        assert fates == ["delivered", "deferred", "delivered", "delivered", "delivered", "delivered"]
+        assert len(factory.messages) == 6
+
     async def test_the_name_of_the_host_is_asked_for_and_how_it_is_secured_is_told(self):
         shown = Authority().show("peer.example")
         factory = self.listen(options=shown, offers=(*PIPELINED, b"STARTTLS"))
