@@ -104,6 +104,17 @@ def test_rspamd_changes_a_header_and_opendkim_behind_it_signs_the_change(running
     assert b"X-Spam: Yes\r\n" in stored(running.server, "tagged")
 
 
+def test_rspamd_serves_many_clients_on_few_connections_and_does_not_mix_them_up(running: Running) -> None:
+    for number in range(6):
+        with smtp(running.server) as client:
+            client.ehlo()
+            mark = b"X" + MARK if number % 2 else b"fine\r\n"
+            code = 554 if number % 2 else 250
+            assert deliver(client, "you@localhost", message(f"reused {number}", mark))[0] == code
+    log = (running.server.data.parent / "rspamd" / "log").read_text(errors="replace")
+    assert 0 < log.count("accepted milter connection") < 6
+
+
 def test_a_milter_that_dies_is_skipped_where_that_is_allowed_and_mail_goes_on(running: Running) -> None:
     running.dkim.stop()
     with smtp(running.server) as client:
