@@ -338,6 +338,7 @@ class MailServer(MultiService):
                 self.config.storage,
                 call_from_thread=threads.call,
                 run_blocking=threads.blocking,
+                watcher=threads,
                 create=self.is_local_profile or self._may_create(),
                 maildir_of=self.config.placement().maildir_of,
             )
@@ -402,7 +403,7 @@ class MailServer(MultiService):
                 bound.close()
             self._ports.append(port)
         self._sockets.clear()
-        self._threads.hand_over(self._reactor.callFromThread)
+        self._threads.hand_over(self._reactor)
         self._banner = text
 
     def _max_connections(self) -> int:

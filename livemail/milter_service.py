@@ -143,7 +143,7 @@ class MilterServer(MultiService):
     def _serve(self) -> None:
         config, place = self.config, self.serving.place
         self._threads = threads = Threads(config.net.blocking_threads)
-        threads.hand_over(self._reactor.callFromThread)
+        threads.hand_over(self._reactor)
         spool = self._spool(threads)
         surroundings = Server(
             hostname=config.hostname or socket.gethostname(),

@@ -1,4 +1,4 @@
-"""What the world outside gives: time, randomness, threads.  Injected, so that a test decides them."""
+"""What the world outside gives: time, randomness, threads, descriptors.  Injected, so that a test decides them."""
 
 from __future__ import annotations
 
@@ -17,3 +17,26 @@ class RunBlocking(Protocol):
 
     def __call__(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
         """Await the function's result; its exception is raised here."""
+
+
+class Descriptor(Protocol):
+    """Something with a file descriptor that does not block."""
+
+    def fileno(self) -> int:
+        """The same number as long as it is watched."""
+
+    def readable(self) -> None:
+        """There is something to read, or the other end is gone."""
+
+    def writable(self) -> None:
+        """There is room to write, or the other end is gone."""
+
+
+class IWatcher(Protocol):
+    """Calls descriptors back in the reactor's thread; of an exception of theirs nobody else hears."""
+
+    def watch(self, descriptor: Descriptor, *, writing: bool = False) -> None:
+        """Call it when it can be read, and if ``writing`` also when it can be written.  Again, to change ``writing``."""
+
+    def forget(self, descriptor: Descriptor) -> None:
+        """Call it no more."""

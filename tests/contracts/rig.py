@@ -135,6 +135,7 @@ class LMDBRig(Rig):
                 self.settings,
                 call_from_thread=self.pump.call_from_thread,
                 run_blocking=self.pump.run_blocking,
+                watcher=self.pump,
                 now=self.clock,
                 create=True,
                 maildir_of=lambda name: self.maildir_of(self._folder, name),

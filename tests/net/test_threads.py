@@ -1,3 +1,4 @@
+import socket
 import threading
 import time
 
@@ -40,7 +41,7 @@ def test_after_the_hand_over_calls_go_to_the_reactor_in_their_order() -> None:
     seen: list[int] = []
     forwarded: list[tuple] = []
     threads.call(seen.append, 1)
-    threads.hand_over(lambda f, *args: forwarded.append((f, args)))
+    threads.hand_over(ForwardingReactor(forwarded))
     threads.call(seen.append, 2)
     for function, args in forwarded:
         function(*args)
@@ -60,7 +61,7 @@ def test_stop_waits_for_what_runs_and_forgets_the_rest() -> None:
     waiting = threads.blocking(lambda: None)
     assert begun.wait(10)
     calls: list = []
-    threads.hand_over(lambda f, *args: calls.append((f, args)))
+    threads.hand_over(ForwardingReactor(calls))
     stopper = threading.Thread(target=threads.stop)
     stopper.start()
     go.set()
@@ -74,6 +75,104 @@ def test_stop_waits_for_what_runs_and_forgets_the_rest() -> None:
     waiting.addErrback(failed.append)
     assert len(failed) <= 1
     assert running.called
+
+
+class End:
+    """A descriptor: one end of a socket pair."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self.got: list[bytes] = []
+        self.written = 0
+
+    def fileno(self) -> int:
+        return self.connection.fileno()
+
+    def readable(self) -> None:
+        self.got.append(self.connection.recv(100))
+
+    def writable(self) -> None:
+        self.written += 1
+
+
+def test_a_descriptor_is_served_without_a_reactor_and_by_the_reactor_after_the_hand_over() -> None:
+    threads = Threads(1)
+    mine, other = socket.socketpair()
+    end = End(mine)
+    threads.watch(end, writing=True)
+    other.send(b"before")
+
+    async def until_read() -> None:
+        while not (end.got and end.written):
+            await threads.blocking(int)
+
+    threads.wait(until_read())
+    assert end.got == [b"before"]
+    reactor = FDSet()
+    threads.hand_over(reactor)
+    assert {kind for kind, _ in reactor.watched} == {"read", "write"}
+    threads.watch(end)
+    [(kind, watched)] = reactor.watched
+    other.send(b"behind")
+    watched.doRead()
+    assert (kind, end.got) == ("read", [b"before", b"behind"])
+    threads.forget(end)
+    threads.forget(end)
+    assert reactor.watched == set()
+    mine.close()
+    other.close()
+    threads.stop()
+
+
+def test_a_descriptor_that_fails_stays_watched_and_the_log_says_so() -> None:
+    threads = Threads(1)
+    mine, other = socket.socketpair()
+    end = End(mine)
+    reactor = FDSet()
+    threads.hand_over(reactor)
+    threads.watch(end)
+    [(_, watched)] = reactor.watched
+    end.readable = lambda: 1 / 0  # type: ignore[method-assign]
+    events: list = []
+    globalLogPublisher.addObserver(events.append)
+    try:
+        watched.doRead()
+    finally:
+        globalLogPublisher.removeObserver(events.append)
+    assert [event["log_failure"].type for event in events] == [ZeroDivisionError]
+    assert reactor.watched == {("read", watched)}
+    mine.close()
+    other.close()
+    threads.stop()
+
+
+class FDSet:
+    """A reactor's set of descriptors."""
+
+    def __init__(self) -> None:
+        self.watched: set = set()
+
+    def addReader(self, one):
+        self.watched.add(("read", one))
+
+    def addWriter(self, one):
+        self.watched.add(("write", one))
+
+    def removeReader(self, one):
+        self.watched.discard(("read", one))
+
+    def removeWriter(self, one):
+        self.watched.discard(("write", one))
+
+
+class ForwardingReactor:
+    """Notes what it is asked to call."""
+
+    def __init__(self, calls: list) -> None:
+        self.calls = calls
+
+    def callFromThread(self, function, *args):
+        self.calls.append((function, args))
 
 
 class FakeReactor:

@@ -40,6 +40,7 @@ class FolderRig(Rig):
                 self.settings,
                 call_from_thread=self.pump.call_from_thread,
                 run_blocking=self.pump.run_blocking,
+                watcher=self.pump,
                 now=self.clock,
                 create=True,
                 maildir_of=self.maildir_of,

@@ -29,7 +29,7 @@ def process_rig(tmp_path: Path) -> Iterator[FolderRig]:
 
 
 def child_of(rig: FolderRig) -> int:
-    return rig.store._writer._committer.pid
+    return rig.store._writer._carrier.pid
 
 
 def test_what_it_commits_is_what_the_server_reads(process_rig):

@@ -74,10 +74,6 @@ class Answer(msgspec.Struct):
     failure: str = ""
 
 
-class GroupLost(Exception):
-    """What committed the group is gone, and another has taken its place: the group is committed as a whole, or not at all."""
-
-
 class ShardFailed(Exception):
     """What was written may be lost, and nothing more may be."""
 

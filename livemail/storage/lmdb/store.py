@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from livemail.interfaces.backup import BackupFailed, BackupReport, IBackupStore
-from livemail.interfaces.runtime import Now, RunBlocking
+from livemail.interfaces.runtime import IWatcher, Now, RunBlocking
 from livemail.interfaces.storage import (
     AccountRecord,
     Delivered,
@@ -43,8 +43,9 @@ from livemail.storage.lmdb.recovery import recover_tail, refuse_lost
 from livemail.storage.lmdb.schema import open_environment
 from livemail.storage.lmdb.segments import SegmentReader, Tail
 from livemail.storage.lmdb.stories import StorySearch
-from livemail.storage.lmdb.writer import CallFromThread, ICommitter, Request, Writer
-from livemail.storage.lmdb.writer_process import Begin, RemoteCommitter
+from livemail.storage.lmdb.writer import CallFromThread, ICarrier, Request, Writer
+from livemail.storage.lmdb.writer_process import Begin, WriterProcess
+from livemail.storage.lmdb.writer_thread import WriterThread
 from livemail.storage.settings import StorageSettings
 from livemail.storage.spool import ContentSink, Spool
 from livemail.storage.stories import story_key
@@ -81,6 +82,7 @@ class LMDBStore:
         *,
         call_from_thread: CallFromThread,
         run_blocking: RunBlocking,
+        watcher: IWatcher | None,
         now: Now,
         maildir_of: MaildirOf = in_segments,
         seconds: Callable[[], float] = time.monotonic,
@@ -120,12 +122,16 @@ class LMDBStore:
         self._is_open = True
         self._checks = 0
         self._when_idle: Deferred[None] | None = None
-        self._writer = Writer(self._committer(tail, settings, reserve), settings, now, call_from_thread, self._answered)
-
-    def _committer(self, tail: Tail, settings: StorageSettings, reserve: ReserveFile) -> ICommitter:
-        folder = self._folder
         if settings.writer == "thread":
-            return Committer(self._environment, self._tables, tail, settings, self.disk, reserve)
+            committer = Committer(self._environment, self._tables, tail, settings, self.disk, reserve)
+            carrier: ICarrier = WriterThread(committer, call_from_thread)
+        else:
+            assert watcher is not None, "a writer process is served by a watcher"
+            carrier = self._writer_process(tail, settings, watcher)
+        self._writer = Writer(carrier, settings, now, call_from_thread, self._answered)
+
+    def _writer_process(self, tail: Tail, settings: StorageSettings, watcher: IWatcher) -> WriterProcess:
+        folder = self._folder
         begin = Begin(
             str(folder.path),
             str(folder.shard),
@@ -133,7 +139,7 @@ class LMDBStore:
             settings,
             (tail.number, tail.size, tail.next_number),
         )
-        return RemoteCommitter(begin, folder.lock, self._recover_tail)
+        return WriterProcess(begin, folder.lock, watcher, self._run_blocking, self._recover_tail)
 
     def _recover_tail(self) -> tuple[int, int, int]:
         """After the writer process has died: as at a start."""
@@ -149,6 +155,7 @@ class LMDBStore:
         *,
         call_from_thread: CallFromThread,
         run_blocking: RunBlocking,
+        watcher: IWatcher | None = None,
         now: Now = time.time,
         create: bool = False,
         maildir_of: MaildirOf = in_segments,
@@ -157,7 +164,8 @@ class LMDBStore:
         """Open the store in the data folder ``path``, made when missing if ``create``.
 
         maildir_of: the folder in which a new account of a name has its messages as files; None for segments.  Accounts
-        that exist stay where they are.  seconds: a clock that never goes back.
+        that exist stay where they are.  seconds: a clock that never goes back.  watcher: for ``writer = "process"``.
+
         Raises StoreError (`livemail.storage.lmdb.folder`), whose text says what to do.
         """
         folder = open_folder(Path(path), create=create)
@@ -167,6 +175,7 @@ class LMDBStore:
                 settings,
                 call_from_thread=call_from_thread,
                 run_blocking=run_blocking,
+                watcher=watcher,
                 now=now,
                 maildir_of=maildir_of,
                 seconds=seconds,

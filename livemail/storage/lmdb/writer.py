@@ -1,29 +1,26 @@
 """The writer: one per shard, group commit without a timer.
 
-    reactor thread                          writer thread                    committer (its own process, or the thread)
+    reactor's thread                                                    committer (a process of its own, or a thread)
     submit(request): gather
-    a turn of the reactor brings no more
-      hand over ──────────── queue ───────► works ─────────────────────────► write the contents, one fdatasync
-                                                                             one LMDB transaction, one commit
-    publish events, fire Deferreds ◄─────── one call_from_thread ◄────────── answers
+    nothing is under way, and the reactor has served all that is readable,
+    or the last group is answered: hand over ──── carrier ────────────► write the contents, one fdatasync
+                                                                        one LMDB transaction, one commit
+    hand over the next, publish events, fire Deferreds ◄─── carrier ─── answers
 
 While one group is flushed the next gathers, at most 256 requests or 16 MiB, so that the load decides the size of the
-groups.  A group costs about 500 µs of CPU however small it is (two flushes, 25 index pages, waking the writer).  Taking
-whatever was queued gave groups of 3 under 20 busy connections; waiting until the reactor has served all that is readable
-gives groups of 10 to 20, and costs a lone request one turn of an idle reactor.
+groups.  A group costs about 500 µs of CPU however small it is (two flushes, 25 index pages, waking the writer), and takes
+about 2 ms.  Twenty busy connections make groups of 10 out of that: while ten messages are flushed, ten more arrive.
 
-py-lmdb lets go of the GIL at every put, and a busy reactor takes it back each time: in one process the two threads spend more
-on handing it over than on the puts.  So the committer is a process of its own by default (``[storage] writer``,
-`livemail.storage.lmdb.writer_process`), and the thread here only packs, sends and waits.  In one process, as tests and
-one-shot commands have it, livemail.app's switch interval of half a millisecond keeps the writer from starving.
+The next group leaves as soon as the last is answered, before the sessions of that one are told: the committer waits for
+nobody then.  Between reactor and committer there is no thread: one that packed, sent and waited for the process cost
+35 µs a message and, because it had to get the GIL from a busy reactor twice a group, three quarters of a millisecond.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from queue import SimpleQueue
-from threading import Thread
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -33,8 +30,7 @@ from twisted.python.failure import Failure
 from livemail.interfaces.runtime import Now
 from livemail.mail.content import Content
 from livemail.mail.errors import Overloaded, StorageFailed
-from livemail.storage.failpoints import failpoint
-from livemail.storage.lmdb.committer import Answer, GroupLost, Work
+from livemail.storage.lmdb.committer import Answer, Work
 from livemail.storage.lmdb.operations.group import Event, Operation
 from livemail.storage.lmdb.operations.stories import KeepStories
 from livemail.storage.settings import StorageSettings
@@ -43,25 +39,38 @@ from livemail.storage.stories import Pending
 
 MAX_GROUP_REQUESTS = 256
 MAX_GROUP_OCTETS = 16 * 1024 * 1024
-MAX_TURNS = 8
-"""Turns of the reactor that may each bring more before a group leaves all the same."""
-
 CallFromThread = Callable[..., object]
 
 _log = Logger()
 
 
-class ICommitter(Protocol):
-    """What commits groups: `livemail.storage.lmdb.committer.Committer`, or the stub of one in another process."""
+class IReceiver(Protocol):
+    """Who hears from a carrier, in the reactor's thread."""
 
-    def commit(self, group: Sequence[Work], now: int) -> list[Answer]:
-        """Commit a group; answers for every work.  now: seconds since the epoch."""
+    def answered(self, answers: Sequence[Answer]) -> None:
+        """What the eldest group that is under way came to."""
 
-    def keep_house(self) -> None:
-        """Between groups."""
+    def lost(self, reason: str) -> None:
+        """The committer has died and another has taken its place: each group under way is committed whole, or not at all."""
+
+    def failed(self, reason: str) -> None:
+        """The committer is gone for good: no group that is under way, and none to come, will be answered."""
+
+    def ended(self) -> None:
+        """All is closed."""
+
+
+class ICarrier(Protocol):
+    """Takes groups to a committer and brings its answers."""
+
+    def begin(self, receiver: IReceiver) -> None:
+        """Say who hears; before anything else."""
+
+    def carry(self, works: Sequence[Work], now: int) -> None:
+        """Take a group along; it is committed behind those before it.  now: seconds since the epoch."""
 
     def close(self) -> None:
-        """No more groups follow."""
+        """No more groups follow: finish those under way, then `IReceiver.ended`."""
 
 
 class Request:
@@ -112,33 +121,27 @@ class Writer:
 
     def __init__(
         self,
-        committer: ICommitter,
+        carrier: ICarrier,
         settings: StorageSettings,
         now: Now,
         call_from_thread: CallFromThread,
         on_answer: Callable[[Sequence[Event], Sequence[int]], None],
     ) -> None:
         """on_answer: called on the reactor's thread before the Deferreds fire, with events and removed segments."""
-        self._committer = committer
+        self._carrier = carrier
         self._settings = settings
         self._now = now
         self._call_from_thread = call_from_thread
         self._on_answer = on_answer
-        self._queue: SimpleQueue[Group | None] = SimpleQueue()
         self._gathered: list[Request] = []
-        self._seen = 0
-        self._turns = 0
         self._is_waiting = False
-        self._in_flight = 0
+        self._under_way: deque[Group] = deque()
         self._queued = 0
         self._queued_octets = 0
         self._failure = ""
         self.stories = Pending()
         self._closed: Deferred[None] | None = None
-        self._thread = Thread(target=self._loop, name="livemail-writer", daemon=True)
-        self._thread.start()
-
-    # ------------------------------------------------------------------------------------------ the reactor's thread
+        carrier.begin(self)
 
     def submit(self, request: Request) -> Deferred[Any]:
         """Queue a request; its Deferred fires when it is durable or refused.  Raises Overloaded, StorageFailed."""
@@ -152,27 +155,17 @@ class Writer:
             if isinstance(content, SpooledContent):
                 content.hold()
         self._gathered.append(request)
-        if not self._is_waiting and not self._in_flight:
-            self._await_turn()
+        if not self._under_way and not self._is_waiting:
+            self._is_waiting = True
+            self._call_from_thread(self._turn_ended)
         return request.deferred
 
-    def _await_turn(self) -> None:
-        self._is_waiting = True
-        self._call_from_thread(self._turn_ended)
-
     def _turn_ended(self) -> None:
-        """The reactor has served all that was readable: hand over, unless it brought more, which may go on."""
-        self._turns += 1
-        count = len(self._gathered)
-        if count > self._seen and count < MAX_GROUP_REQUESTS and self._turns < MAX_TURNS and self._closed is None:
-            self._seen = count
-            self._call_from_thread(self._turn_ended)
-            return
+        """The reactor has served all that was readable."""
         self._is_waiting = False
         self._hand_over()
 
     def _hand_over(self) -> None:
-        self._seen = self._turns = 0
         while self._gathered:
             batch: list[Request] = []
             octets = 0
@@ -184,8 +177,9 @@ class Writer:
             del self._gathered[: len(batch)]
             if self.stories:
                 batch += self._stories(content for request in batch for content in request.contents)
-            self._in_flight += 1
-            self._queue.put(Group(batch))
+            group = Group(batch)
+            self._under_way.append(group)
+            self._carrier.carry(group.works, int(self._now()))
 
     def _stories(self, contents: Iterable[Content]) -> list[Request]:
         """Return the request that keeps the stories which go with these contents, behind those that bring them."""
@@ -207,17 +201,21 @@ class Writer:
                 self.submit(keeping)
 
     def close(self) -> Deferred[None]:
-        """Finish what is queued; the Deferred fires when the thread has ended."""
+        """Finish what is queued; the Deferred fires when all is closed."""
         if self._closed is None:
             self.stories.age()
             self.stories.age()
             self.flush_stories()
             self._closed = Deferred()
             self._hand_over()
-            self._queue.put(None)
+            self._carrier.close()
         return self._closed
 
-    def _answer(self, group: Group, answers: Sequence[Answer]) -> None:
+    # ------------------------------------------------------------------------------------------------------ IReceiver
+
+    def answered(self, answers: Sequence[Answer]) -> None:
+        """See `IReceiver.answered`."""
+        group = self._under_way.popleft()
         requests = group.requests
         for answer in answers:
             for level, text in answer.notes:
@@ -227,7 +225,9 @@ class Writer:
             for name, path in answer.moved.items():
                 group.spooled[name].moved(path)
             self._failure = self._failure or answer.failure
-        self._in_flight -= 1
+        if not self._under_way:
+            # Now, so that the committer works on the next group while the sessions of this one are told.
+            self._hand_over()
         for answer in answers:
             for event in answer.events:
                 if isinstance(event.origin, int):
@@ -235,8 +235,41 @@ class Writer:
             self._on_answer(answer.events, answer.removed)
             for index, result, error in answer.results:
                 self._settle(requests[index], result, error)
-        if self._gathered and not self._is_waiting and not self._in_flight:
-            self._await_turn()
+
+    def lost(self, reason: str) -> None:
+        """See `IReceiver.lost`.
+
+        Everybody is refused for now, though it may have been committed: to do it twice is better than not at all.
+        """
+        groups = list(self._under_way)
+        self._under_way.clear()
+        for group in groups:
+            for name, content in group.spooled.items():
+                if not Path(name).exists():
+                    content.give_away()
+        requests = [request for group in groups for request in group.requests]
+        _log.error("{reason}; {count} requests were told to try again", reason=reason, count=len(requests))
+        self._hand_over()
+        refusal = StorageFailed(reason=reason)
+        for request in requests:
+            self._settle(request, None, refusal)
+
+    def failed(self, reason: str) -> None:
+        """See `IReceiver.failed`."""
+        if self._closed is None:
+            _log.critical("{reason}; it takes no more writes until livemail is started again", reason=reason)
+        self._failure = self._failure or f"{reason}; restart livemail"
+        refusal = StorageFailed(reason=self._failure)
+        lost = [request for group in self._under_way for request in group.requests] + self._gathered
+        self._under_way.clear()
+        self._gathered.clear()
+        for request in lost:
+            self._settle(request, None, refusal)
+
+    def ended(self) -> None:
+        """See `IReceiver.ended`."""
+        assert self._closed is not None
+        self._closed.callback(None)
 
     def _settle(self, request: Request, result: Any, error: BaseException | None) -> None:
         self._queued -= 1
@@ -248,38 +281,3 @@ class Writer:
             request.deferred.callback(result)
         else:
             request.deferred.errback(Failure(error))
-
-    def _end(self) -> None:
-        self._thread.join()
-        assert self._closed is not None
-        self._closed.callback(None)
-
-    # -------------------------------------------------------------------------------------------- the writer's thread
-
-    def _loop(self) -> None:
-        while (group := self._queue.get()) is not None:
-            try:
-                answers = self._committer.commit(group.works, int(self._now()))
-            except GroupLost as error:
-                answers = [self._lost(group, error)]
-            except (
-                Exception
-            ) as error:  # A bug here, or a committer that is gone, must not leave sessions waiting for ever.
-                _log.failure("the writer failed")
-                failure = f"the writer failed: {error!r}; restart livemail"
-                refusal = StorageFailed(reason=failure)
-                answers = [Answer([(work.index, None, refusal) for work in group.works], failure=failure)]
-            self._call_from_thread(self._answer, group, answers)
-            failpoint("group-answered")
-            self._committer.keep_house()
-        self._committer.close()
-        self._call_from_thread(self._end)
-
-    @staticmethod
-    def _lost(group: Group, error: GroupLost) -> Answer:
-        """Everybody is refused for now, though it may have been committed: to do it twice is better than not at all."""
-        refusal = StorageFailed(reason=str(error))
-        answer = Answer([(work.index, None, refusal) for work in group.works])
-        answer.adopted = [name for name in group.spooled if not Path(name).exists()]
-        answer.notes = [("error", f"{error}; {len(group.works)} requests were told to try again")]
-        return answer

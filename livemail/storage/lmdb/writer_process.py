@@ -1,25 +1,23 @@
-"""The committer in a process of its own, and its stub.
+"""The committer in a process of its own, and its carrier.
 
     server                                              writer process (`main`, its socket's descriptor as argument)
-    RemoteCommitter: settings, folder, tail ──────────► opens the index, makes a Committer
-    commit: works, pickled ───────────────────────────► Committer.commit
-            answers, pickled ◄─────────────────────────
-    close, or the server's end: end of file ──────────► finishes the group in hand, ends
+    WriterProcess: settings, folder, tail ────────────► opens the index, makes a Committer
+    carry: works, pickled ────────────────────────────► Committer.commit
+           answers, pickled ◄──────────────────────────
+    close, or the server's end: end of file ──────────► finishes the groups sent before, ends
 
-Both ends of the socket are this program under the same user, which is what makes pickle safe here.  A frame is its length, u64
-big-endian, and its octets.
+Both ends of the socket are this program under the same user, which is what makes pickle safe here.
 
 The process holds the store's lock together with the server (one open file description): after a kill -9 of the
 server alone nobody opens the store until the writer has finished its last group and let go.  It ignores the signals a
 terminal sends to the whole group; only the server's end ends it.  When it dies itself (the kernel ran out of memory), the
-requests in hand are refused for now, the tail is recovered as at a start, and another process takes its place; what it
-acknowledged is on disk.  When that fails, or happens five times without a group in between, the shard takes no more writes
-until the server is started again.
+requests under way are refused for now, the tail is recovered as at a start, and another process takes its place; what it
+acknowledged is on disk.  When that fails, or happens five times without an answer in between, the shard takes no more
+writes until the server is started again.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pickle
 import signal
@@ -28,20 +26,22 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from struct import Struct
 from typing import Final
 
 import msgspec
+from twisted.internet.defer import ensureDeferred
 
+from livemail.interfaces.runtime import IWatcher, RunBlocking
 from livemail.mail.errors import MailError, StorageFailed
 from livemail.storage.disk import Disk, ReserveFile
-from livemail.storage.lmdb.committer import Answer, Committer, GroupLost, Work
+from livemail.storage.lmdb.committer import Answer, Committer, Work
+from livemail.storage.lmdb.frames import FrameStream, receive, send
 from livemail.storage.lmdb.schema import open_environment
 from livemail.storage.lmdb.segments import Tail
+from livemail.storage.lmdb.writer import IReceiver
 from livemail.storage.settings import StorageSettings
 from livemail.storage.spool import SpooledContent
 
-_LENGTH: Final = Struct(">Q")
 _PROTOCOL: Final = pickle.HIGHEST_PROTOCOL
 END_SECONDS: Final = 60.0
 MAX_DEATHS: Final = 5
@@ -59,16 +59,27 @@ class Begin(msgspec.Struct, frozen=True):
     tail: tuple[int, int, int]
 
 
-class RemoteCommitter:
-    """Stands for the committer in the other process; for the writer's thread."""
+class WriterProcess:
+    """Carries groups to the process and its answers back (`livemail.storage.lmdb.writer.ICarrier`)."""
 
-    def __init__(self, begin: Begin, lock: int, recover: Callable[[], tuple[int, int, int]]) -> None:
+    def __init__(
+        self,
+        begin: Begin,
+        lock: int,
+        watcher: IWatcher,
+        run_blocking: RunBlocking,
+        recover: Callable[[], tuple[int, int, int]],
+    ) -> None:
         """lock: descriptor of the store's lock, which the process holds too.
 
-        recover: called in the writer's thread when the process has died; returns the tail for the next one.
+        recover: run in a thread when the process has died; returns the tail for the next one.
         """
         self._lock = lock
+        self._watcher = watcher
+        self._run_blocking = run_blocking
         self._recover = recover
+        self._receiver: IReceiver | None = None
+        self._is_closing = self._is_replacing = False
         self._deaths = 0
         self._start(begin)
 
@@ -87,80 +98,80 @@ class RemoteCommitter:
                 )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        self._socket = mine
-        with contextlib.suppress(OSError):  # A process that ended at once is met at the first group.
-            _send(mine, pickle.dumps(begin, _PROTOCOL))
+        self._stream = FrameStream(mine, self._watcher, self._arrived, self._gone)
+        self._stream.send(pickle.dumps(begin, _PROTOCOL))
 
     @property
     def pid(self) -> int:
         """The process."""
         return self._child.pid
 
-    def commit(self, group: Sequence[Work], now: int) -> list[Answer]:
-        """Have a group committed.
+    def begin(self, receiver: IReceiver) -> None:
+        """See `ICarrier.begin`."""
+        self._receiver = receiver
 
-        Raises GroupLost when the process has died and another has taken its place, OSError or EOFError when none could.
-        """
-        frame = pickle.dumps((group, now), _PROTOCOL)
-        try:
-            _send(self._socket, frame)
-            answers: list[Answer] = pickle.loads(_receive(self._socket))  # noqa: S301 - our own process
-        except (OSError, EOFError) as error:
-            self._deaths += 1
-            if self._deaths >= MAX_DEATHS:
-                raise
-            raise GroupLost(self._replace()) from error
-        self._deaths = 0
-        return answers
-
-    def _replace(self) -> str:
-        """Start another process; return what became of this one."""
-        self._socket.close()
-        try:
-            status = self._child.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._child.kill()
-            status = self._child.wait()
-        pid = self._child.pid
-        self._start(msgspec.structs.replace(self._begin, tail=self._recover()))
-        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        return f"the writer process {pid} {how}; {self._child.pid} has taken its place"
-
-    def keep_house(self) -> None:
-        """The process does it by itself."""
+    def carry(self, works: Sequence[Work], now: int) -> None:
+        """See `ICarrier.carry`."""
+        self._stream.send(pickle.dumps((works, now), _PROTOCOL))
 
     def close(self) -> None:
-        """Let the process end, and wait for it."""
-        self._socket.close()
+        """See `ICarrier.close`."""
+        self._is_closing = True
+        if self._stream.is_open:
+            self._stream.finish()
+        elif not self._is_replacing:
+            ensureDeferred(self._end())
+
+    def _arrived(self, frame: bytes) -> None:
+        assert self._receiver is not None
+        answers: list[Answer] = pickle.loads(frame)  # noqa: S301 - our own process
+        self._deaths = 0
+        self._receiver.answered(answers)
+
+    def _gone(self) -> None:
+        """The process has closed its end: it was told to, or it died."""
+        if self._is_closing:
+            ensureDeferred(self._end())
+        else:
+            self._is_replacing = True
+            ensureDeferred(self._replace())
+
+    async def _end(self) -> None:
+        assert self._receiver is not None
+        await self._run_blocking(self._wait)
+        self._receiver.failed("the writer process has ended")
+        self._receiver.ended()
+
+    async def _replace(self) -> None:
+        """Start another process, and tell what became of this one.  What is carried meanwhile is lost with the rest."""
+        assert self._receiver is not None
+        self._deaths += 1
         try:
-            self._child.wait(END_SECONDS)
+            status = await self._run_blocking(self._wait)
+            pid = self._child.pid
+            how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+            if self._deaths < MAX_DEATHS:
+                tail = await self._run_blocking(self._recover)
+                self._start(msgspec.structs.replace(self._begin, tail=tail))
+        except Exception as error:  # Sessions must not wait for ever.
+            self._is_replacing = False
+            self._receiver.failed(f"the writer process has died and cannot be replaced: {error!r}")
+        else:
+            self._is_replacing = False
+            if self._stream.is_open:
+                self._receiver.lost(f"the writer process {pid} {how}; {self._child.pid} has taken its place")
+            else:
+                self._receiver.failed(f"the writer process {pid} {how}, as {MAX_DEATHS - 1} before it")
+        if self._is_closing:
+            self.close()
+
+    def _wait(self) -> int:
+        """Wait until the process has ended; return its status."""
+        try:
+            return self._child.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
             self._child.kill()
-            self._child.wait()
-
-
-def _send(connection: socket.socket, frame: bytes) -> None:
-    if len(frame) < 65536:
-        connection.sendall(_LENGTH.pack(len(frame)) + frame)
-    else:
-        connection.sendall(_LENGTH.pack(len(frame)))
-        connection.sendall(frame)
-
-
-def _receive(connection: socket.socket) -> bytes:
-    """Return the next frame.  Raises EOFError at the end."""
-    (length,) = _LENGTH.unpack(_exactly(connection, _LENGTH.size))
-    return _exactly(connection, length)
-
-
-def _exactly(connection: socket.socket, count: int) -> bytes:
-    got = connection.recv(count, socket.MSG_WAITALL)
-    while len(got) < count:
-        more = connection.recv(count - len(got), socket.MSG_WAITALL)
-        if not more:
-            raise EOFError("the other process has ended")
-        got += more
-    return got
+            return self._child.wait()
 
 
 def _packed(answers: list[Answer]) -> bytes:
@@ -178,7 +189,7 @@ def _crossing(error: BaseException | None) -> BaseException | None:
 
 def serve(connection: socket.socket) -> None:
     """Commit groups until the server ends."""
-    begin: Begin = pickle.loads(_receive(connection))  # noqa: S301
+    begin: Begin = pickle.loads(receive(connection))  # noqa: S301
     environment, tables = open_environment(Path(begin.shard), begin.settings)
     tail = Tail(Path(begin.segments), *begin.tail, begin.settings.segment_octets)
     disk = Disk(Path(begin.store), begin.settings)
@@ -187,8 +198,8 @@ def serve(connection: socket.socket) -> None:
     try:
         while True:
             group: Sequence[Work]
-            group, now = pickle.loads(_receive(connection))  # noqa: S301
-            _send(connection, _packed(committer.commit(group, now)))
+            group, now = pickle.loads(receive(connection))  # noqa: S301
+            send(connection, _packed(committer.commit(group, now)))
             _let_go(group)
             del group
             committer.keep_house()

@@ -48,6 +48,7 @@ def open_store(pump: Pump, folder: str, kind: str = os.environ.get("CRASH_STORE"
             SETTINGS,
             call_from_thread=pump.call_from_thread,
             run_blocking=pump.run_blocking,
+            watcher=pump,
             create=True,
             maildir_of=lambda name: Path(folder) / "maildir" / name if kind == "maildir" else None,
         )
