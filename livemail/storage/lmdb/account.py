@@ -27,7 +27,7 @@ from livemail.interfaces.transfer import IImportTarget, ImportItem
 from livemail.mail.flags import FlagChange
 from livemail.mail.ids import UID, AccountId, MailboxId, ModSeq, UIDSet
 from livemail.storage.lmdb.feed import Watch
-from livemail.storage.lmdb.operations.deliveries import Append, Item, Prepared
+from livemail.storage.lmdb.operations.deliveries import Append, Item, prepare
 from livemail.storage.lmdb.operations.imports import ImportMessages, source_key
 from livemail.storage.lmdb.operations.mailboxes import (
     ClaimRecent,
@@ -100,9 +100,7 @@ class LMDBAccount:
         """Append messages, all or none.  Raises NoSuchMailbox, OverQuota, StorageFull, LimitReached."""
         self._store.disk.refuse_if_full()
         prepared = [
-            Item(
-                self.id, mailbox, Prepared(item.content), b"", item.flags, item.keywords, item.internal_date, item.zone
-            )
+            Item(self.id, mailbox, prepare(item.content), b"", item.flags, item.keywords, item.internal_date, item.zone)
             for item in items
         ]
         contents = [item.content for item in items]
@@ -121,9 +119,7 @@ class LMDBAccount:
             (
                 one.source_id,
                 one.uid,
-                Item(
-                    self.id, mailbox, Prepared(one.content), b"", one.flags, one.keywords, one.internal_date, one.zone
-                ),
+                Item(self.id, mailbox, prepare(one.content), b"", one.flags, one.keywords, one.internal_date, one.zone),
             )
             for one in items
         ]

@@ -36,7 +36,7 @@ from livemail.storage.lmdb.files.reading import MaildirReader
 from livemail.storage.lmdb.files.sync import MaildirSync
 from livemail.storage.lmdb.folder import Folder, open_folder
 from livemail.storage.lmdb.operations.accounts import AddAccounts, RemoveAccount, SetPassword
-from livemail.storage.lmdb.operations.deliveries import Deliver, Item, Prepared
+from livemail.storage.lmdb.operations.deliveries import Deliver, Item, Prepared, prepare
 from livemail.storage.lmdb.operations.group import Event, Operation
 from livemail.storage.lmdb.reader import Reader
 from livemail.storage.lmdb.recovery import recover_tail, refuse_lost
@@ -235,17 +235,18 @@ class LMDBStore:
     async def deliver(self, batch: Sequence[Delivery]) -> Sequence[Delivered | MailError]:
         """File every delivery in one durable commit.  Raises StorageFull, StorageFailed, Overloaded."""
         self.disk.refuse_if_full()
+        contents: dict[int, Content] = {}
         prepared: dict[int, Prepared] = {}
         items = []
         for one in batch:
-            content = prepared.get(id(one.content))
-            if content is None:
-                content = prepared[id(one.content)] = Prepared(one.content)
-            items.append(Item(one.account, one.mailbox, content, one.prefix, one.flags, (), one.internal_date, 0))
+            at = id(one.content)
+            if at not in contents:
+                contents[at], prepared[at] = one.content, prepare(one.content)
+            items.append(Item(one.account, one.mailbox, prepared[at], one.prefix, one.flags, (), one.internal_date, 0))
         results: Sequence[Delivered | MailError] = await self.write(
             Deliver(items),
             None,
-            [content.content for content in prepared.values()],
+            list(contents.values()),
             in_files=self.in_files([(one.account, one.content) for one in batch]),
         )
         return results

@@ -20,7 +20,7 @@ from livemail.mail.message.scanner import Scanner
 from livemail.mail.message.summary import Summary
 from livemail.storage.lmdb.files.effects import ASIDE, remove
 from livemail.storage.lmdb.files.records import File, unpack_file
-from livemail.storage.lmdb.operations.deliveries import Prepared
+from livemail.storage.lmdb.operations.deliveries import Prepared, prepare
 from livemail.storage.lmdb.records import MESSAGE_KEY
 from livemail.storage.lmdb.schema import Environment, Tables
 from livemail.storage.maildir.folders import list_folder, stamp
@@ -37,7 +37,7 @@ ASIDE_SECONDS: Final = 60
 
 
 class Scanned:
-    """As much of a `Content` as `Prepared` asks for."""
+    """As much of a `Content` as `prepare` asks for."""
 
     def __init__(self, digest: bytes, size: int, summary: Summary) -> None:
         self.digest = digest
@@ -164,7 +164,7 @@ def read_found(folder: Path, name: str, key: bytes, uids: dict[str, int], floor:
         # Not one CR was missing: reading needs no translation then.
         is_raw = size == state.st_size
         file = File(name, is_raw)
-        prepared = Prepared(Scanned(digest.digest(), size, scanner.finish()))
+        prepared = prepare(Scanned(digest.digest(), size, scanner.finish()))
         return Found(file, prepared, int(state.st_mtime), uids.get(file.base, floor))
     finally:
         os.close(fd)

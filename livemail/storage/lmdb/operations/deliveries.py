@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
@@ -27,32 +26,41 @@ from livemail.storage.lmdb.records import (
 )
 
 
-class Prepared:
-    """A content with all that can be computed before the writer has it, once for all its recipients."""
+class Prepared(msgspec.Struct, frozen=True):
+    """All that can be computed of a content before the writer has it, once for all its recipients.
 
-    __slots__ = (
-        "bits", "cache", "content", "digest", "ends", "has_bare_newline", "header_size", "size", "thread_keys",
-    )  # fmt: skip
+    A struct, as all that crosses to the writer's process: pickle takes it apart and makes it in C, in a third of the time.
+    ends: of envelope, structure, parts and fields in ``cache``.
+    """
 
-    def __init__(self, content: Content) -> None:
-        summary = content.summary
-        fields = summary.fields
-        self.content = content
-        self.digest = content.digest
-        self.size = content.size
-        self.header_size = summary.header_size
-        self.has_bare_newline = summary.has_bare_newline
-        self.bits = RECORD_VERSION if fields is not None else RECORD_VERSION | FIELDS_TOO_LARGE
-        self.cache = b"".join((summary.envelope, summary.structure, summary.parts, fields or b""))
-        envelope_end = len(summary.envelope)
-        structure_end = envelope_end + len(summary.structure)
-        self.ends = (envelope_end, structure_end, structure_end + len(summary.parts), len(self.cache))
-        nearest_first = (summary.message_id, *reversed(summary.references))
-        self.thread_keys = [message_id_key(name) for name in nearest_first if name]
+    digest: bytes
+    size: int
+    header_size: int
+    has_bare_newline: bool
+    bits: int
+    cache: bytes
+    ends: tuple[int, int, int, int]
+    thread_keys: list[bytes]
 
-    def __getstate__(self) -> tuple[None, dict[str, Any]]:
-        """For the writer's process: all but the content, which it gets beside the operation."""
-        return None, {name: getattr(self, name) for name in self.__slots__ if name != "content"}
+
+def prepare(content: Content) -> Prepared:
+    """Prepare a content for `Item`."""
+    summary = content.summary
+    fields = summary.fields
+    cache = b"".join((summary.envelope, summary.structure, summary.parts, fields or b""))
+    envelope_end = len(summary.envelope)
+    structure_end = envelope_end + len(summary.structure)
+    nearest_first = (summary.message_id, *reversed(summary.references))
+    return Prepared(
+        content.digest,
+        content.size,
+        summary.header_size,
+        summary.has_bare_newline,
+        RECORD_VERSION if fields is not None else RECORD_VERSION | FIELDS_TOO_LARGE,
+        cache,
+        (envelope_end, structure_end, structure_end + len(summary.parts), len(cache)),
+        [message_id_key(name) for name in nearest_first if name],
+    )
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -135,17 +143,16 @@ def _thread(group: Group, account: AccountState, prepared: Prepared, email_id: i
     return int(U64.unpack(known)[0])
 
 
-class Deliver:
+class Deliver(msgspec.Struct):
     """File a batch; each item is accepted or refused for itself."""
 
-    def __init__(self, items: Sequence[Item]) -> None:
-        self._items = items
+    items: Sequence[Item]
 
     def run(self, group: Group) -> list[Delivered | MailError]:
         """Return what became of each item, in their order."""
         results: list[Delivered | MailError] = []
         references: dict[bytes, int] = {}
-        for item in self._items:
+        for item in self.items:
             try:
                 results.append(self._file(group, item, references))
             except (StorageFull, StorageFailed):

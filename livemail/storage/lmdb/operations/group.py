@@ -13,6 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
+import msgspec
+
 from livemail.mail.changes import Added, Change
 from livemail.mail.content import Content
 from livemail.mail.errors import NoSuchAccount, NoSuchMailbox, StorageFailed
@@ -130,18 +132,15 @@ class MailboxState:
         )  # fmt: skip
 
 
-class Event:
+class Event(msgspec.Struct, eq=False):
     """A change to publish once it is durable; uids of consecutive deliveries gather in ``added``."""
 
-    __slots__ = ("account", "added", "change", "mailbox", "modseq", "origin")
-
-    def __init__(self, account: int, modseq: int, origin: object, change: Change | None) -> None:
-        self.account = account
-        self.modseq = modseq
-        self.origin = origin
-        self.change = change
-        self.mailbox = MailboxId(0)
-        self.added: list[int] = []
+    account: int
+    modseq: int
+    origin: object
+    change: Change | None
+    mailbox: MailboxId = MailboxId(0)
+    added: list[int] = []
 
     def finished(self) -> Change:
         """Return the change."""
