@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 
 import lmdb
@@ -142,6 +143,59 @@ def test_a_disk_full_for_contents_refuses_mail_and_nothing_else_and_recovers(fol
         folder_rig.wait(account.store(inbox.id, UIDSet.all(), FlagChange("add", SEEN)))
     folder_rig.deliver(account, octets=message("after"))
     assert folder_rig.fetch(account, contents=True)["contents"] == [message("before"), message("after")]
+    assert folder_rig.problems() == []
+
+
+@pytest.mark.parametrize(
+    ("code", "refusal"), [(errno.ENOSPC, StorageFull), (errno.EINVAL, StorageFailed), (errno.EIO, StorageFailed)]
+)
+def test_a_flush_that_fails_while_the_index_is_filled_refuses_the_mail(folder_rig, monkeypatch, code, refusal):
+    account = folder_rig.new_account()
+    folder_rig.deliver(account, octets=message("before"))
+    inbox = folder_rig.info(account)
+    before = folder_rig.segments
+    asked = []
+
+    def fails(fd):
+        asked.append(fd)
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("livemail.storage.lmdb.segments.os.fdatasync", fails)
+        refused, stored = Held(folder_rig, account).settle(
+            [
+                deliver(folder_rig, account, message("refused")),
+                account.store(inbox.id, UIDSet.all(), FlagChange("add", SEEN)),
+            ]
+        )
+    assert type(refused) is refusal
+    if code == errno.EIO:  # Never asked again: the kernel may have dropped the pages.
+        assert isinstance(stored, StorageFailed)
+        assert len(asked) == 1
+        folder_rig.reopen()
+        account = folder_rig.handle(account.id)
+    else:
+        assert stored.changed == ((1, SEEN, 0),)
+        assert folder_rig.segments == before
+    folder_rig.deliver(account, octets=message("after"))
+    assert folder_rig.fetch(account, contents=True)["contents"] == [message("before"), message("after")]
+    assert folder_rig.problems() == []
+
+
+def test_when_the_index_fails_and_the_flush_as_well_the_shard_fails(folder_rig, monkeypatch):
+    account = folder_rig.new_account()
+
+    def fails(_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("livemail.storage.lmdb.segments.os.fdatasync", fails)
+    with Once("txn-filled", full), pytest.raises(StorageFailed) as caught:
+        folder_rig.deliver(account, octets=message("lost"))
+    assert "Input/output error" in caught.value.reason
+    with pytest.raises(StorageFailed):
+        folder_rig.deliver(account, octets=message("refused"))
+    monkeypatch.undo()
+    folder_rig.reopen()
     assert folder_rig.problems() == []
 
 

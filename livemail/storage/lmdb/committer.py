@@ -29,6 +29,7 @@ from livemail.mail.content import Content
 from livemail.mail.errors import MailError, StorageFailed, StorageFull
 from livemail.storage.disk import FULL_ERRORS, Disk, ReserveFile
 from livemail.storage.failpoints import failpoint
+from livemail.storage.lmdb.flushing import Flusher, FlushFailed
 from livemail.storage.lmdb.operations.group import ContentMissing, Event, Group, Operation
 from livemail.storage.lmdb.schema import Environment, Tables
 from livemail.storage.lmdb.segments import Location, Tail, segment_path
@@ -96,6 +97,7 @@ class Committer:
         self._settings = settings
         self._disk = disk
         self._reserve = reserve
+        self._flusher = Flusher()
         self._now = 0
         self._failure = ""
         self._notes: list[tuple[str, str]] = []
@@ -129,6 +131,7 @@ class Committer:
 
     def close(self) -> None:
         """Close the tail's file."""
+        self._flusher.close()
         self._tail.close()
 
     def _run(self, batch: list[Work]) -> list[Answer]:
@@ -183,23 +186,21 @@ class Committer:
         refused: list[tuple[int, Any, BaseException | None]] = []
         contents = self._new_contents(batch)
         written: dict[bytes, Location] = {}
-        if contents:
-            try:
-                written = dict(zip(contents, self._tail.write(list(contents.values())), strict=True))
-            except OSError as error:
-                if error.errno in FATAL_ERRORS:
-                    raise ShardFailed(f"writing contents: {error!r}") from error
-                self._tail.rewind()
-                if error.errno not in FULL_ERRORS:
-                    raise
-                full = StorageFull(reason=f"writing contents: {error}")
-                refused = [(work.index, None, full) for work in batch if _brings(work, contents)]
-                batch = [work for work in batch if not _brings(work, contents)]
         try:
-            answer = self._transact(batch, written)
-        except BaseException:
+            if contents:
+                written = self._write(contents)
+            answer = self._transact_flushed(batch, written)
+        except FlushFailed as failure:
+            if failure.error.errno in FATAL_ERRORS:
+                raise ShardFailed(f"writing contents: {failure.error!r}") from failure
             self._tail.rewind()
-            raise
+            if failure.error.errno not in FULL_ERRORS:
+                raise failure.error from None
+            full = StorageFull(reason=f"writing contents: {failure.error}")
+            refused = [(work.index, None, full) for work in batch if _brings(work, contents)]
+            batch = [work for work in batch if not _brings(work, contents)]
+            written = {}
+            answer = self._transact_flushed(batch, written)
         answer.results += refused
         self._adopted += [
             content
@@ -207,6 +208,27 @@ class Committer:
             if isinstance(content, SpooledContent) and digest in written and digest in answer.used
         ]
         return answer
+
+    def _write(self, contents: dict[bytes, Content]) -> dict[bytes, Location]:
+        """Write contents and begin to flush them.  Raises FlushFailed."""
+        try:
+            written = dict(zip(contents, self._tail.write(list(contents.values())), strict=True))
+            failpoint("segment-sync")
+        except OSError as error:
+            raise FlushFailed(error) from error
+        self._flusher.begin(self._tail.flush)
+        return written
+
+    def _transact_flushed(self, batch: Sequence[Work], written: dict[bytes, Location]) -> Answer:
+        """Fill and commit the index's transaction.  Raises FlushFailed, also when the transaction failed as well."""
+        try:
+            return self._transact(batch, written)
+        except FlushFailed:
+            raise
+        except BaseException:
+            self._flusher.end()  # What it flushes is about to be cut off.
+            self._tail.rewind()
+            raise
 
     def _new_contents(self, batch: Sequence[Work]) -> dict[bytes, Content]:
         """Return the contents no segment holds yet."""
@@ -241,6 +263,8 @@ class Committer:
             group.flush()
             group.effects.flush()
             failpoint("txn-filled")
+            if self._flusher.end():
+                failpoint("segment-synced")
             txn.commit()
         except BaseException:
             group.effects.undo()

@@ -8,8 +8,8 @@ file, renamed.
 
 A record is trusted only after its head was compared with what the index expects, and its crc32 where it is read whole.
 
-Order of a commit: write the records, flush the file (and the folder, when a file is new), then commit the index.  Order
-of a removal: commit the index, then unlink.  A crash between leaves a file no index row names: removed at the next start.
+Order of a commit: write the records, flush the file (and the folder, when a file is new) while the index's transaction is
+filled, and only when that is done commit the index.  Order of a removal: commit the index, then unlink.  A crash between leaves a file no index row names: removed at the next start.
 """
 
 from __future__ import annotations
@@ -154,11 +154,12 @@ class Tail:
         self._limit = limit
         self._fd = -1
         self._fd_number = -1
+        self._is_unflushed = self._is_folder_changed = False
         self._committed = (number, size, next_number)
         self.number, self.size, self.next_number = self._committed
 
     def write(self, contents: Sequence[Content]) -> list[Location]:
-        """Write contents, each with a digest of its own, and flush them.  Raises OSError; then `rewind`."""
+        """Write contents, each with a digest of its own; `flush` must follow.  Raises OSError; then `rewind`."""
         locations: list[Location | None] = [None] * len(contents)
         pieces: list[bytes] = []
         is_folder_changed = False
@@ -184,12 +185,16 @@ class Tail:
         if start >= 0:
             self.size = self._write_pieces(pieces, start)
             failpoint("segment-written")
-            failpoint("segment-sync")
-            os.fdatasync(self._fd)
-            failpoint("segment-synced")
-        if is_folder_changed:
-            sync_folder(self.folder)
+        self._is_unflushed = start >= 0
+        self._is_folder_changed = is_folder_changed
         return [location for location in locations if location is not None]
+
+    def flush(self) -> None:
+        """Flush what was written, while another thread may fill the index.  Raises OSError; then `rewind`."""
+        if self._is_unflushed:
+            os.fdatasync(self._fd)
+        if self._is_folder_changed:
+            sync_folder(self.folder)
 
     def commit(self) -> None:
         """The index has been committed with ``number``, ``size`` and ``next_number``."""

@@ -126,8 +126,8 @@ def test_the_index_commits_only_after_its_contents_are_flushed(tmp_path):
         failpoints.install(None)
     first = [name for name in seen if not name.startswith("spool")]
     assert first[: first.index("group-answered") + 1] == [
-        "group-begin", "segment-created", "segment-written", "segment-sync", "segment-synced", "txn-begun", "txn-operation",
-        "txn-filled", "txn-committed", "segments-removed", "group-answered",
+        "group-begin", "segment-created", "segment-written", "segment-sync", "txn-begun", "txn-operation", "txn-filled",
+        "segment-synced", "txn-committed", "segments-removed", "group-answered",
     ]  # fmt: skip
     assert seen.index("spool-sync") < seen.index("segment-renamed")
     assert seen.index("segment-renamed") < len(seen) - 1 - seen[::-1].index("txn-begun")
