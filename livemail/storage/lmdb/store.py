@@ -318,12 +318,14 @@ class LMDBStore:
 
     async def check(self, progress: Progress | None = None) -> Report:
         """Read everything and compare.  Runs beside the server: what is newer than its snapshot is left out."""
+        self._refuse_if_closed()
         check = Check(self._environment, self._tables, self._folder.segments, self._folder.hash_key)
         await self._in_steps(check, progress, "the check")
         return check.report()
 
     async def backup(self, target: Path, recipient: str = "", progress: Progress | None = None) -> BackupReport:
         """Add one consistent backup to a folder.  Raises BackupFailed, StorageFailed."""
+        self._refuse_if_closed()
         backup = Backup(self._environment, self._folder, target, recipient, int(self._now()))
         try:
             await self._in_steps(backup, progress, "the backup")
@@ -331,10 +333,12 @@ class LMDBStore:
             raise BackupFailed(f"{error.filename or target}: {error.strerror}; the backup is not complete") from error
         return backup.report()
 
-    async def _in_steps(self, work: Steps, progress: Progress | None, what: str) -> None:
-        """Work in a thread, a step at a time, and close it.  Raises StorageFailed when the store is closed meanwhile."""
+    def _refuse_if_closed(self) -> None:
         if not self._is_open:
             raise StorageFailed(reason="the store is closed")
+
+    async def _in_steps(self, work: Steps, progress: Progress | None, what: str) -> None:
+        """Work in a thread, a step at a time, and close it.  Raises StorageFailed when the store is closed meanwhile."""
         self._checks += 1
         try:
             while self._is_open:
