@@ -119,6 +119,18 @@ def count_messages(imap: tuple[str, int], users: Sequence[str]) -> int:
     return total
 
 
+def busy_elsewhere(seconds: float = 0.5) -> float:
+    """Cores that other programs keep busy now, while ours wait."""
+    ticks = []
+    for wait in (seconds, 0.0):
+        columns = [int(column) for column in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+        ticks.append((sum(columns), columns[3] + columns[4]))  # all, and those of idle and iowait
+        time.sleep(wait)
+    (all_before, idle_before), (all_after, idle_after) = ticks
+    busy = 1 - (idle_after - idle_before) / max(1, all_after - all_before)
+    return busy * (os.cpu_count() or 1)
+
+
 def children_cpu() -> float:
     """CPU seconds of ended child processes."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)

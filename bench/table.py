@@ -33,6 +33,7 @@ def render(title: str, unit: str, ours: Figures, peer: Figures, bound: float | N
             f"   client {share:.2f} cores{limit}"
         )
     ratio = ours.median / peer.median
+    pairs = [our_rate / peer_rate for our_rate, peer_rate in zip(ours.rates, peer.rates, strict=True)]
     wanted = f", bound {bound:g}: {'reached' if ratio >= bound else 'MISSED'}" if bound is not None else ""
-    lines.append(f"  ratio {ratio:.2f}{wanted}")
+    lines.append(f"  ratio {ratio:.2f}{wanted}   (run by run {min(pairs):.2f} to {max(pairs):.2f})")
     return lines
