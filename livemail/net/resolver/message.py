@@ -32,6 +32,9 @@ EDNS_OCTETS: Final = 1232
 MAX_RECORDS: Final = 2000
 """Of one message; what has more is no answer about mail."""
 
+MAX_LABELS: Final = 8000
+"""Of all names in one message: compression packs a hundred labels into two octets, and each costs 3 µs."""
+
 MAX_TTL: Final = 0x7FFFFFFF
 MAX_ALIASES: Final = 12
 """CNAMEs followed for one question."""
@@ -177,6 +180,7 @@ class _Body:
         if sum(self._counts) > MAX_RECORDS:
             raise dns.exception.FormError
         self._parser = dns.wire.Parser(octets, at)
+        self._labels = 0
 
     def reply(self, flags: int, *, has_case: bool) -> Reply:
         answers, authorities, additional = self._counts
@@ -204,6 +208,12 @@ class _Body:
             negative_ttl=negative,
         )
 
+    def _count(self, labels: int, value: Any) -> None:
+        text = value[-1] if isinstance(value, tuple) else value
+        self._labels += labels + (text.count(".") if isinstance(text, str) else 0)
+        if self._labels > MAX_LABELS:
+            raise dns.exception.FormError
+
     def _section(
         self, count: int, wanted: Mapping[int, Callable[[dns.wire.Parser], Any]]
     ) -> Iterator[tuple[dns.name.Name, int, int, Any]]:
@@ -216,9 +226,11 @@ class _Body:
             make = wanted.get(kind)
             if make is None or (klass != _IN and kind != OPT):
                 parser.seek(parser.current + length)
+                self._count(len(owner.labels), None)
                 continue
             with parser.restrict_to(length):
                 value = make(parser)
+            self._count(len(owner.labels), value)
             # A time with the highest bit set counts as 0 (RFC 2181 §8); in OPT it is no time.
             yield owner, kind, ttl if ttl <= MAX_TTL or kind == OPT else 0, value
 

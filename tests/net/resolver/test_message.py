@@ -213,6 +213,23 @@ def test_an_answer_with_very_many_records_is_not_read() -> None:
         read(asked, header + asked.section + b"\0\0\0\0\1\0\0\0\0\0\0" * 2001)
 
 
+def test_an_answer_of_very_many_labels_is_not_read() -> None:
+    asked = query()
+    at = 12 + len(asked.section)
+    long = b"\1a" * 115 + b"\xc0\x0c"
+    pointer = struct.pack("!H", 0xC000 | at)
+    for kind, klass in ((MX, 1), (MX, 3), (65333, 1)):
+        record = struct.pack("!HHIH", kind, klass, 300, 4) + b"\0\1" + pointer
+        for count in (20, 1000):
+            header = struct.pack("!HHHHHH", 4711, 0x8480, 1, count, 0, 0)
+            octets = header + asked.section + long + record + (pointer + record) * (count - 1)
+            if count == 20:
+                assert understood(asked, octets).rcode == 0
+            else:
+                with pytest.raises(Garbage):
+                    read(asked, octets)
+
+
 def test_the_extended_part_of_an_error_is_read() -> None:
     asked = query()
     assert understood(asked, reply_to(asked, rcode=BADVERS)).rcode == BADVERS
