@@ -1,4 +1,4 @@
-"""One filter, 1,000 real messages, two places: inside livemail and behind Postfix.  Both say and do the same.
+"""One filter, 1,000 real messages, three places: inside livemail, behind Postfix, in the test kit.  All say and do the same.
 
 The messages are those of the SpamAssassin corpus (CC0) that have nothing Postfix itself would mend: Postfix ends a header at a line
 that is no field, and takes no bare CR or NUL.
@@ -19,7 +19,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from livemail.filters import Defer, Discard, Quarantine, Reject
 from livemail.filters.chain import FilterSpec
+from livemail.testing import run_filter
 from tests.smtp.rig import Rig
 from tests.system.far_end import FarEnd, Postfix
 from tests.system.milter_rig import PORTS, LivemailMilter
@@ -167,6 +169,29 @@ def in_process(judge: Any, messages: list[bytes]) -> dict[int, Fate]:
     return fates
 
 
+def in_the_test_kit(judge: Any, messages: list[bytes]) -> dict[int, Fate]:
+    """The kit shows a filter what it is given: here that is what a server shows, its own field Received in front."""
+    fates = {}
+    for number, octets in enumerate(messages):
+        shown = (
+            b"Received: from client.example by kit.example with ESMTP id 1;\r\n\tThu, 01 Jan 1970 00:00:00 +0000\r\n"
+            + octets
+        )
+        result = run_filter(judge, shown, sender="ann@example.org", recipients=["you@localhost"])
+        verdict = result.verdict
+        if isinstance(verdict, Reject | Defer):
+            fates[number] = Fate(f"{verdict.code} {verdict.enhanced} {verdict.text}", "nowhere", b"")
+        elif isinstance(verdict, Discard):
+            fates[number] = Fate("250", "nowhere", b"")
+        else:
+            fates[number] = Fate(
+                "250",
+                "Junk" if isinstance(verdict, Quarantine) else "INBOX",
+                without_trace(result.message, b"kit.example"),
+            )
+    return fates
+
+
 def behind_postfix(folder: Path, messages: list[bytes]) -> dict[int, Fate]:
     modules = folder / "modules"
     modules.mkdir()
@@ -235,10 +260,11 @@ def _settle(far_end: FarEnd, most: int, fates: dict[int, Fate], postfix: Postfix
 
 
 @pytest.mark.slow
-def test_the_same_filter_says_and_does_the_same_on_a_thousand_real_messages_inside_livemail_and_behind_postfix(
+def test_the_same_filter_says_and_does_the_same_on_a_thousand_real_messages_in_all_three_places(
     messages: list[bytes], module: Any, tmp_path: Path
 ) -> None:
     here = in_process(module.Judge, messages)
+    kit = in_the_test_kit(module.Judge, messages)
     there = behind_postfix(tmp_path, messages)
     tally = Counter((fate.reply, fate.place) for fate in here.values())
     assert len(tally) >= 6, tally  # every kind of verdict is among them
@@ -247,3 +273,4 @@ def test_the_same_filter_says_and_does_the_same_on_a_thousand_real_messages_insi
     for number, octets in enumerate(messages):
         place = octets[:200]
         assert there[number] == here[number], place
+        assert kit[number] == here[number], place
