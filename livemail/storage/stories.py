@@ -38,6 +38,7 @@ class Pending:
         self._with_content: dict[bytes, Row] = {}
         self._others: dict[bytes, Row] = {}
         self._aged: set[bytes] = set()
+        self._flying: dict[bytes, Row] = {}
         self.lost = 0
 
     def __len__(self) -> int:
@@ -55,15 +56,22 @@ class Pending:
 
     def get(self, key: bytes) -> KeptStory | None:
         """A story that waits."""
-        for row in (*self._others.values(), *self._with_content.values()):
+        for row in self._rows():
             if row[0] == key:
                 return KeptStory(row[2])
         return None
 
-    def find(self, text: bytes) -> list[KeptStory]:
-        """Those that wait and contain some octets, the latest first."""
-        rows = [*self._with_content.values(), *self._others.values()]
-        return [KeptStory(row[2]) for row in reversed(rows) if text in row[2]]
+    def _rows(self) -> list[Row]:
+        """The latest first."""
+        return [
+            *reversed(self._others.values()),
+            *reversed(self._with_content.values()),
+            *reversed(self._flying.values()),
+        ]
+
+    def find(self, text: bytes) -> dict[bytes, KeptStory]:
+        """Those that wait and contain some octets, by their keys, the latest last."""
+        return {row[0]: KeptStory(row[2]) for row in reversed(self._rows()) if text in row[2]}
 
     def take(self, contents: Iterable[Content]) -> list[Row]:
         """Return the stories about these contents, and all that wait for none."""
@@ -72,7 +80,14 @@ class Pending:
         if self._others:
             rows += self._others.values()
             self._others = {}
+        self._flying.update((row[0], row) for row in rows)
         return rows
+
+    def landed(self, rows: Iterable[Row]) -> None:
+        """What was taken is committed, or lost with the commit."""
+        for row in rows:
+            if self._flying.get(row[0]) is row:
+                del self._flying[row[0]]
 
     def age(self) -> None:
         """Called now and then: stories that have waited for their contents through two calls go without them."""
@@ -98,3 +113,10 @@ def unpack_kept(row: bytes) -> KeptStory:
         for account, mailbox, uid in _PLACE.iter_unpack(row[_COUNT.size : end])
     )
     return KeptStory(row[end:], places)
+
+
+def with_places(waiting: KeptStory | None, kept: KeptStory | None) -> KeptStory | None:
+    """One story that waits and is kept already: its words are the newer, its places are known to the index."""
+    if waiting is None or kept is None:
+        return waiting or kept
+    return KeptStory(waiting.story, kept.places)

@@ -72,3 +72,12 @@ def test_there_are_never_many_more_than_configured_and_the_oldest_go(make_rig):
     assert 100 <= len(kept) < 200
     assert rig.wait(rig.store.story(key(1))) is None
     assert rig.wait(rig.store.story(key(380))) is not None
+
+
+def test_a_story_on_its_way_to_the_disk_is_told_all_the_same(rig, account):
+    file(rig, account, key(1), b"one")
+    rig.store.note(key(2), b"<two@x> refused")
+    rig.store.flush_stories()  # handed to the writer, not yet answered
+    for _ in range(50):
+        assert rig.wait(rig.store.story(key(2))).story == b"<two@x> refused"
+        assert [kept.story for kept in rig.wait(rig.store.find_stories(b"<two@x>", 5))] == [b"<two@x> refused"]

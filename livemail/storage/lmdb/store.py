@@ -48,7 +48,7 @@ from livemail.storage.lmdb.writer_process import Begin, WriterProcess
 from livemail.storage.lmdb.writer_thread import WriterThread
 from livemail.storage.settings import StorageSettings
 from livemail.storage.spool import ContentSink, Spool
-from livemail.storage.stories import story_key
+from livemail.storage.stories import story_key, with_places
 
 
 class Steps(Protocol):
@@ -262,23 +262,27 @@ class LMDBStore:
     async def story(self, transaction: str) -> KeptStory | None:
         """One transaction's story."""
         key = story_key(transaction)
-        return self._writer.stories.get(key) or self.reader.story(key)
+        waiting, kept = self._writer.stories.get(key), self.reader.story(key)
+        return with_places(waiting, kept)
 
     async def find_stories(self, text: bytes, limit: int, progress: Progress | None = None) -> Sequence[KeptStory]:
         """Stories that contain some octets, the latest first."""
-        found = self._writer.stories.find(text)[:limit]
+        waiting = self._writer.stories.find(text)
+        found: dict[bytes, KeptStory] = {}
         search = StorySearch(self._environment, self._tables, text)
         while len(found) < limit and not search.is_done:
             if not self._is_open:
                 raise StorageFailed(reason="the store is closed")
             self._checks += 1
             try:
-                found += (await self._run_blocking(search.step))[: limit - len(found)]
+                found |= dict(await self._run_blocking(search.step))
             finally:
                 self._leave()
             if progress is not None:
                 progress(search.seen, search.total, "stories")
-        return found
+        for key, story in waiting.items():
+            found[key] = with_places(story, found.get(key)) or story
+        return [found[key] for key in sorted(found, reverse=True)][:limit]
 
     async def account_named(self, name: str) -> AccountRecord | None:
         """Look up a canonical login."""

@@ -22,8 +22,8 @@ class StorySearch:
         self.seen = 0
         self.total = 0
 
-    def step(self) -> list[KeptStory]:
-        """Look through some rows; return what was found among them."""
+    def step(self) -> list[tuple[bytes, KeptStory]]:
+        """Look through some rows; return (key, story) of what was found among them."""
         found = []
         with self._environment.begin() as txn:
             self.total = max(self.total, txn.stat(self._table)["entries"])
@@ -40,6 +40,6 @@ class StorySearch:
                 self._below = bytes(cursor.key())
                 self.seen += 1
                 if self._text in row:
-                    found.append(unpack_kept(row))
+                    found.append((self._below, unpack_kept(row)))
                 there = cursor.prev()
         return found

@@ -190,6 +190,7 @@ class Writer:
         keeping = Request(KeepStories(rows), None, (), frees=False)
         # A story that cannot be kept is no reason for anything; the disk's own trouble is told by the messages.
         keeping.deferred.addErrback(lambda _: None)
+        keeping.deferred.addBoth(lambda _: self.stories.landed(rows))
         return [keeping]
 
     def flush_stories(self) -> None:
