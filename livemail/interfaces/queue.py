@@ -45,12 +45,15 @@ from livemail.mail.ids import AccountId
 QueueId = NewType("QueueId", int)
 """u64, ascending, never reused.  Written as `queue_id_text`."""
 
+START = QueueId(0)
+"""Below every queue id: where a walk through the queue begins."""
+
 State = Literal["queued", "deferred", "claimed", "held", "failing", "delivered", "failed"]
 
 MIN_PRIORITY, MAX_PRIORITY = -9, 9
 """RFC 6710 §2.  Higher is sooner, among the mail for one destination."""
 
-MAX_HISTORY = 8
+MAX_HISTORY = 5
 """Attempts that are remembered with a recipient, the latest."""
 
 
@@ -85,7 +88,7 @@ class Outgoing(msgspec.Struct, frozen=True):
     content: shared with other copies by its digest; the caller closes it.  prefix: whole header fields with CRLF sent in front
     of the content (trace of a forward, a signature).  submitter: whose mail it is, 0 for a stranger's or our own.
     transaction: the mail transaction's id in logs.  priority: MIN_PRIORITY to MAX_PRIORITY.  not_before: 0 for at once.
-    created: 0 for now.  expires: when it is given up, 0 for the queue's default.
+    created: 0 for now.  expires: when it is given up, 0 for the lifetime the queue is configured with.
     """
 
     content: Content
@@ -122,7 +125,8 @@ class QueuedRecipient(msgspec.Struct, frozen=True):
 
     number: its place in the message, from 0.  attempts: how many there were.  last: the latest reply, None before the first;
     host: who gave it, "" when nobody did.  is_delay_reported: the sender was told that it takes long.
-    history: the latest attempts, oldest first, at most MAX_HISTORY.  note: why it is held.
+    history: the latest attempts, oldest first, at most MAX_HISTORY.  note: why it is held.  extended: seconds it was
+    held, which its expiry is later.  verdict: of one that is ``failing``: what the report is to say.
     """
 
     number: int
@@ -136,12 +140,14 @@ class QueuedRecipient(msgspec.Struct, frozen=True):
     is_delay_reported: bool = False
     history: tuple[Attempt, ...] = ()
     note: str = ""
+    extended: float = 0.0
+    verdict: Reply | None = None
 
 
 class QueuedMessage(msgspec.Struct, frozen=True):
     """A message in the queue.  recipients: all of them, or those the call is about; by number.
 
-    size: octets of prefix and content.  open: recipients that are not over.  has_8bit, has_utf8_header: of the content.
+    size: octets of prefix and content.  expires: 0 as in `Outgoing`.  open: recipients that are not over.  has_8bit, has_utf8_header: of the content.
     """
 
     id: QueueId
@@ -192,13 +198,16 @@ class QueueStats(msgspec.Struct, frozen=True):
 class ClaimLimits(msgspec.Struct, frozen=True):
     """How much to claim.
 
-    jobs: at most so many.  rooms: jobs each of these destinations may get; others may get ``room``, one when they were down.
-    recipients: in one job.  swept: recipients whose destination is down that are handed out to be deferred unattempted.
+    jobs: at most so many attempts.  rooms: how many each of these destinations may get; others may get ``room``, one when
+    they were found down.  probes: at most so many for destinations that were found down, so that a thousand dead ones do
+    not take every connection.  recipients: in one job.  swept: recipients handed out beside the attempts, to be deferred
+    because their destination is down, or to be reported because they are decided.
     """
 
     jobs: int
-    rooms: Mapping[str, int]
+    rooms: Mapping[str, int] = msgspec.field(default_factory=dict)
     room: int = 1
+    probes: int = 1
     recipients: int = 100
     swept: int = 500
 
@@ -302,7 +311,7 @@ class Release(msgspec.Struct, frozen=True, tag="release"):
 
 
 class Retry(msgspec.Struct, frozen=True, tag="retry"):
-    """Due at once, and its destination is not left alone any more."""
+    """Due at once, and its destination is not left alone any more.  What is held stays held."""
 
 
 class Drop(msgspec.Struct, frozen=True, tag="drop"):
@@ -374,10 +383,10 @@ class IQueue(Interface):
     async def reclaim() -> int:
         """Make what has a void lease due again.  Returns how many recipients."""
 
-    async def change(choice: Choice, change: Change, after: QueueId = QueueId(0), limit: int = 1000) -> Changed:
+    async def change(choice: Choice, change: Change, after: QueueId = START, limit: int = 1000) -> Changed:
         """Change the chosen recipients of at most ``limit`` messages above ``after``."""
 
-    async def find(choice: Choice, after: QueueId = QueueId(0), limit: int = 1000) -> Page:
+    async def find(choice: Choice, after: QueueId = START, limit: int = 1000) -> Page:
         """List the chosen recipients, by message, looking at no more than some multiple of ``limit`` messages."""
 
     async def message(id: QueueId) -> QueuedMessage | None:

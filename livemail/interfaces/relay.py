@@ -89,7 +89,7 @@ class Job(msgspec.Struct, frozen=True):
     has_utf8_header: bool = False
 
 
-class Reply(msgspec.Struct, frozen=True):
+class Reply(msgspec.Struct, frozen=True, array_like=True):
     """What a peer said, or we instead of a peer that said nothing.
 
     code: 200 to 599.  enhanced: "5.1.1", made up from the code where the peer sent none.  text: printable, lines joined
@@ -120,7 +120,7 @@ class RecipientResult(msgspec.Struct, frozen=True):
     dsn: bool = False
 
 
-class Attempt(msgspec.Struct, frozen=True):
+class Attempt(msgspec.Struct, frozen=True, array_like=True):
     """One connection, tried or used.  started: seconds since the epoch, UTC.  tls: protocol and cipher, "" in the clear.
 
     outcome: the reply that ended it.  is_reused: the connection had carried messages before.

@@ -355,6 +355,7 @@ class IMailStore(Interface):
 
     addresses = Attribute("`livemail.interfaces.addresses.IAddressBook`: domains and aliases")
     capabilities = Attribute("frozenset of words: condstore objectid single-instance keywords …")
+    queue = Attribute("livemail.interfaces.queue.IQueue: what goes out, in the same durable commits")
 
     def new_content(size_hint: int = 0) -> IContentSink:
         """Begin a message's content.  size_hint: announced octets, 0 when unknown.

@@ -11,7 +11,7 @@ from livemail.mail.address import Path
 BodyType = Literal["7BIT", "8BITMIME", "BINARYMIME"]
 
 
-class Recipient(msgspec.Struct, frozen=True):
+class Recipient(msgspec.Struct, frozen=True, array_like=True):
     """One forward-path accepted into an envelope, with its DSN options.  RFC 3461 §4.1, §4.2.
 
     notify: upper-case words of NOTIFY, empty when absent.  original: ORCPT's value as received, "" when absent.
@@ -22,7 +22,7 @@ class Recipient(msgspec.Struct, frozen=True):
     original: str = ""
 
 
-class ReversePath(msgspec.Struct, frozen=True):
+class ReversePath(msgspec.Struct, frozen=True, array_like=True):
     """MAIL with its parameters.  RFC 5321 §4.1.1.2, 1870, 6152, 6531, 3461 §4.3, §4.4, 4954 §5.
 
     size: announced octets, 0 when not announced.  ret: FULL, HDRS or "".  envid and auth: decoded xtext, "" when absent.

@@ -23,7 +23,8 @@ class StorageSettings(Settings, frozen=True):
     space for the index, not disk space.  account_quota: octets one account may hold, 0 for no limit.  max_mailboxes: mailboxes
     per account.  change_rows, expunge_rows: commands per account, and expunges per mailbox, whose changes are remembered.
     max_queued: commands waiting for the disk before more are refused; max_queued_octets: likewise their contents' octets in
-    memory.  writer: where groups are committed: in a process of its own, beside the reactor's core, or in a thread of the
+    memory.  queue_recipients: recipients the queue of outbound mail may hold, 0 for any number; more are refused for now.
+    writer: where groups are committed: in a process of its own, beside the reactor's core, or in a thread of the
     server's, which saves some 35 MiB and costs about half of the rate.  default: where accounts without a table of their own or
     their domain's have their messages.  maildir: template of Maildirs' folders, "" for maildir/{domain}/{local}; a
     relative one counts from the data folder.
@@ -44,6 +45,7 @@ class StorageSettings(Settings, frozen=True):
     expunge_rows: Count = 10_000
     max_queued: Count = 4096
     max_queued_octets: Count = 64 * MIB
+    queue_recipients: int = 5_000_000
     writer: Literal["process", "thread"] = "process"
     story_rows: Count = 1_000_000
     story_time: float = 30 * 86400.0

@@ -22,6 +22,7 @@ from livemail.interfaces.storage import Problem, Report
 from livemail.mail.errors import StorageFailed
 from livemail.mail.flags import DELETED, SEEN
 from livemail.storage.lmdb.files.check import FileCheck
+from livemail.storage.lmdb.queue import read_queue
 from livemail.storage.lmdb.records import (
     ACCOUNT_COUNTERS,
     BLOB,
@@ -43,6 +44,8 @@ from livemail.storage.lmdb.records import (
 from livemail.storage.lmdb.rows import Transaction
 from livemail.storage.lmdb.schema import Environment, Tables
 from livemail.storage.lmdb.segments import Location, SegmentGone, SegmentReader, segment_path
+from livemail.storage.queue.check import QueueCheck
+from livemail.storage.queue.records import milliseconds
 from livemail.storage.spool import HEAD
 
 SLICE_ROWS: Final = 5000
@@ -69,9 +72,22 @@ class Check:
     """One run.  `step` may be called from any thread, from one at a time."""
 
     def __init__(
-        self, environment: Environment, tables: Tables, folder: Path, hash_key: bytes, *, with_files: bool = True
+        self,
+        environment: Environment,
+        tables: Tables,
+        folder: Path,
+        hash_key: bytes,
+        *,
+        with_files: bool = True,
+        now: float = 0.0,
+        instance: int = 0,
     ) -> None:
-        """folder: of the segments.  hash_key: of the digests.  with_files: read accounts' Maildirs too."""
+        """folder: of the segments.  hash_key: of the digests.  with_files: read accounts' Maildirs too.
+
+        now, instance: by which the queue's leases are judged; without an instance they are not.
+        """
+        self._now = now
+        self._instance = instance
         self._environment = environment
         self._tables = tables
         self._folder = folder
@@ -113,6 +129,7 @@ class Check:
         with self._environment.begin() as txn:
             self._read_mailboxes(txn)
             yield from self._read_messages(txn)
+            yield from self._read_queue(txn)
             self._compare_counters(txn)
             self._compare_contents(txn)
         self._references.clear()
@@ -163,6 +180,14 @@ class Check:
             yield self._messages, total, "messages"
         if next(caches, None) is not None:
             self._found("cache-row", "cache", "has rows without messages")
+
+    def _read_queue(self, txn: Transaction) -> Generator[Step, None, None]:
+        check = QueueCheck(read_queue(txn, self._tables), milliseconds(self._now), self._instance, self._found)
+        total = txn.stat(self._tables.qmsg)["entries"]
+        for done in check.run():
+            if total:
+                yield done, total, "queued messages"
+        self._references += check.references
 
     def _read_message(self, txn: Transaction, key: bytes, row: bytes, cached: tuple[bytes, bytes]) -> None:
         account_id, mailbox_id, uid = MESSAGE_KEY.unpack(key)
@@ -235,7 +260,9 @@ class Check:
             counted = self._references[digest]
             if references != counted:
                 self._found(
-                    "content-references", f"content {digest.hex()}", f"{counted} messages, {references} references"
+                    "content-references",
+                    f"content {digest.hex()}",
+                    f"{counted} messages, in mailboxes and queue, {references} references",
                 )
             living[location.segment] += HEAD.size + location.size
             self._places.append(_PLACE.pack(location.segment, location.offset, digest))

@@ -371,6 +371,20 @@ class Reader:
                     found.add(key[len(prefix) :])
         return frozenset(found)
 
+    def open_digest(self, digest: bytes, prefix: bytes) -> StoredContent | None:
+        """Open a content behind a prefix, None when it does not exist.  Raises StorageFailed when it is damaged."""
+        with self._begin() as txn:
+            row = txn.get(digest, db=self._tables.blob)
+        if row is None:
+            return None
+        location = Location(*BLOB.unpack(row)[1:])
+        try:
+            segment = self._segments.open(location.segment)
+        except SegmentGone:
+            return None
+        segment.verify_head(location, digest)
+        return StoredContent(segment, location, prefix)
+
     # ------------------------------------------------------------------------------------------------------ changes
 
     def changes(self, account: AccountId, mailbox: MailboxId, since: ModSeq) -> Changes:

@@ -24,6 +24,7 @@ Values are little-endian, because CPython's struct swaps byte by byte when the o
     dom      domain            DomainRecord
     alias    domain NUL local  AliasRecord
     story    transaction id    `livemail.storage.stories`: the oldest go when they are too many or too old
+    q…       the queue         `livemail.storage.queue.records`
 
 msg and cache have the same keys, so that a FETCH walks two cursors side by side and compares nothing.
 """

@@ -49,6 +49,12 @@ class Tables(NamedTuple):
     imported: Any
     dom: Any
     alias: Any
+    qmsg: Any
+    qrcp: Any
+    qdue: Any
+    qrdy: Any
+    qlea: Any
+    qdst: Any
 
 
 def open_environment(folder: Path, settings: StorageSettings) -> tuple[Environment, Tables]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,6 +39,7 @@ from livemail.storage.lmdb.folder import Folder, open_folder
 from livemail.storage.lmdb.operations.accounts import AddAccounts, RemoveAccount, SetPassword
 from livemail.storage.lmdb.operations.deliveries import Deliver, Item, Prepared, prepare
 from livemail.storage.lmdb.operations.group import Event, Operation
+from livemail.storage.lmdb.queue import LMDBQueue
 from livemail.storage.lmdb.reader import Reader
 from livemail.storage.lmdb.recovery import recover_tail, refuse_lost
 from livemail.storage.lmdb.schema import open_environment
@@ -92,6 +94,7 @@ class LMDBStore:
         self.feed = ChangeFeed()
         self._folder = folder
         self._settings = settings
+        self._now = now
         self._run_blocking = run_blocking
         refuse_lost(folder)
         self._environment, self._tables = open_environment(folder.shard, settings)
@@ -119,6 +122,8 @@ class LMDBStore:
             seconds,
         )
         self.addresses = LMDBAddressBook(lambda: self.reader, self.write, self.disk)
+        self._instance = int.from_bytes(os.urandom(7))
+        self.queue = LMDBQueue(self, self._environment, self._tables, now, self._instance, settings.queue_recipients)
         self._is_open = True
         self._checks = 0
         self._when_idle: Deferred[None] | None = None
@@ -170,7 +175,7 @@ class LMDBStore:
         """
         folder = open_folder(Path(path), create=create)
         try:
-            return cls(
+            store = cls(
                 folder,
                 settings,
                 call_from_thread=call_from_thread,
@@ -183,8 +188,15 @@ class LMDBStore:
         except BaseException:
             folder.close()
             raise
+        await store.queue.void_leases()
+        return store
 
     # --------------------------------------------------------------------------------------------- for LMDBAccount
+
+    @property
+    def is_open(self) -> bool:
+        """Whether reading may begin."""
+        return self._is_open
 
     @property
     def reader(self) -> Reader:
@@ -235,21 +247,26 @@ class LMDBStore:
     async def deliver(self, batch: Sequence[Delivery]) -> Sequence[Delivered | MailError]:
         """File every delivery in one durable commit.  Raises StorageFull, StorageFailed, Overloaded."""
         self.disk.refuse_if_full()
-        contents: dict[int, Content] = {}
-        prepared: dict[int, Prepared] = {}
-        items = []
-        for one in batch:
-            at = id(one.content)
-            if at not in contents:
-                contents[at], prepared[at] = one.content, prepare(one.content)
-            items.append(Item(one.account, one.mailbox, prepared[at], one.prefix, one.flags, (), one.internal_date, 0))
+        contents = {id(one.content): one.content for one in batch}
         results: Sequence[Delivered | MailError] = await self.write(
-            Deliver(items),
+            Deliver(self.prepared(batch)),
             None,
             list(contents.values()),
             in_files=self.in_files([(one.account, one.content) for one in batch]),
         )
         return results
+
+    @staticmethod
+    def prepared(batch: Sequence[Delivery]) -> list[Item]:
+        """Compute what can be computed before the writer has it."""
+        prepared: dict[int, Prepared] = {}
+        items = []
+        for one in batch:
+            at = id(one.content)
+            if at not in prepared:
+                prepared[at] = prepare(one.content)
+            items.append(Item(one.account, one.mailbox, prepared[at], one.prefix, one.flags, (), one.internal_date, 0))
+        return items
 
     def note(self, transaction: str, story: bytes, digest: bytes = b"") -> None:
         """Keep a story with the next commit."""
@@ -322,8 +339,14 @@ class LMDBStore:
 
     async def check(self, progress: Progress | None = None) -> Report:
         """Read everything and compare.  Runs beside the server: what is newer than its snapshot is left out."""
-        self._refuse_if_closed()
-        check = Check(self._environment, self._tables, self._folder.segments, self._folder.hash_key)
+        check = Check(
+            self._environment,
+            self._tables,
+            self._folder.segments,
+            self._folder.hash_key,
+            now=self._now(),
+            instance=self._instance,
+        )
         await self._in_steps(check, progress, "the check")
         return check.report()
 

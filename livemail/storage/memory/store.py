@@ -32,6 +32,7 @@ from livemail.mail.ids import AccountId
 from livemail.storage.memory.account import MemoryAccount
 from livemail.storage.memory.addresses import MemoryAddressBook
 from livemail.storage.memory.content import DIGEST_OCTETS, Body, MemorySink
+from livemail.storage.memory.queue import MemoryQueue
 from livemail.storage.memory.state import AccountState
 from livemail.storage.memory.stories import Stories
 from livemail.storage.settings import StorageSettings
@@ -57,6 +58,7 @@ class MemoryStore:
         self.addresses = MemoryAddressBook(self.check_open, lambda: self._by_name)
         self._last_account = 0
         self._last_uid_validity = 0
+        self.queue = MemoryQueue(self, now, self._settings.queue_recipients)
         # A body lives as long as a message or an open reader refers to it: Python's own counting is the garbage collector.
         self._bodies: WeakValueDictionary[bytes, Body] = WeakValueDictionary()
 
@@ -94,6 +96,10 @@ class MemoryStore:
         return MemorySink(self._key, self._settings.message_size_limit)
 
     async def deliver(self, batch: Sequence[Delivery]) -> Sequence[Delivered | MailError]:
+        """File every delivery; one that is refused fails alone."""
+        return self.deliver_now(batch)
+
+    def deliver_now(self, batch: Sequence[Delivery]) -> Sequence[Delivered | MailError]:
         """File every delivery; one that is refused fails alone."""
         self.check_open()
         results = [self._deliver(delivery) for delivery in batch]
@@ -207,6 +213,7 @@ class MemoryStore:
                 problems += [Problem("counter", f"{name} {mailbox.name}", fault) for fault in mailbox.faults()]
             if progress is not None:
                 progress(done, len(self._by_name), "accounts")
+        problems += self.queue.problems()
         bodies = list(self._bodies.values())
         for body in bodies:
             if blake2b(body.octets, key=self._key, digest_size=DIGEST_OCTETS).digest() != body.digest:
@@ -220,3 +227,4 @@ class MemoryStore:
         self._by_id.clear()
         self._by_name.clear()
         self.addresses.clear()
+        self.queue.clear()

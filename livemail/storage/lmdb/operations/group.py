@@ -63,6 +63,13 @@ class Operation(Protocol):
         """Do it.  Raises MailError before anything is changed."""
 
 
+class Part(Protocol):
+    """Another subject's share of the transaction, written back with the rest."""
+
+    def write(self) -> None:
+        """Write back what was gathered."""
+
+
 class AccountState:
     """Counters of one account."""
 
@@ -179,12 +186,14 @@ class Group:
         self._data = tail.folder.parents[2]
         self._has_maildirs = bool(txn.stat(tables.mroot)["entries"])
         self._files: dict[int, MaildirFiles | None] = {}
+        self.part: Part | None = None
         self._tail = tail
         self._written = written
         self._accounts: dict[int, AccountState] = {}
         self._mailboxes: dict[tuple[int, int], MailboxState] = {}
         self._names: dict[bytes, int] = {}
         self._segments: dict[int, list[int]] = {}
+        self._released: dict[bytes, list[int]] = {}
         self._changes: dict[tuple[int, int], dict[int, list[tuple[int, int]]]] = {}
         self._deliveries: dict[tuple[int, int], Event] = {}
 
@@ -385,6 +394,10 @@ class Group:
         row = self.txn.get(digest, db=self.tables.blob)
         if row is not None:
             references, *location = BLOB.unpack(row)
+        elif digest in self._released:
+            # Dead for a moment, in this very transaction.
+            references, location = 0, self._released.pop(digest)
+            self._segment(location[0])[1] -= HEAD.size + location[2]
         else:
             written = self._written.get(digest)
             if written is None:
@@ -403,6 +416,7 @@ class Group:
             self.txn.put(digest, BLOB.pack(references - count, *location), db=self.tables.blob)
             return
         self.txn.delete(digest, db=self.tables.blob)
+        self._released[digest] = location
         self._segment(location[0])[1] += HEAD.size + location[2]
 
     def _segment(self, number: int) -> list[int]:
@@ -430,6 +444,8 @@ class Group:
         for mailbox in self._mailboxes.values():
             if mailbox.is_dirty:
                 txn.put(mailbox.key, mailbox.pack(), db=tables.mcnt)
+        if self.part is not None:
+            self.part.write()
         self._flush_segments()
 
     def _trim_changes(self, account: AccountState) -> None:

@@ -1,0 +1,259 @@
+"""`IQueue` as every store of ours provides it: packing, unpacking, and whom to wake; the engine runs the operations."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol, TypeVar
+
+from zope.interface import implementer
+
+from livemail.interfaces.queue import (
+    START,
+    Change,
+    Changed,
+    Choice,
+    Claimed,
+    ClaimLimits,
+    Claims,
+    DestinationInfo,
+    DestinationNews,
+    Filed,
+    Filing,
+    IQueue,
+    Outgoing,
+    Page,
+    QueuedMessage,
+    QueueId,
+    QueueStats,
+    Settled,
+    Settlement,
+)
+from livemail.interfaces.runtime import Now
+from livemail.interfaces.storage import Delivery, IContentReader
+from livemail.mail.content import Content
+from livemail.storage.queue import reading
+from livemail.storage.queue.choosing import ApplyChange
+from livemail.storage.queue.operations import (
+    Accept,
+    Claim,
+    ClaimedRows,
+    Entry,
+    FilingParts,
+    Reclaim,
+    Renew,
+    Settle,
+    SettlementParts,
+)
+from livemail.storage.queue.records import (
+    MAX_TIME,
+    QUEUED,
+    MessageRow,
+    RecipientRow,
+    class_of,
+    milliseconds,
+    pack_message,
+    pack_recipient,
+    to_message,
+    to_recipient,
+    unpack_message,
+    unpack_recipient,
+)
+from livemail.storage.queue.transaction import QueueTransaction
+
+T = TypeVar("T")
+
+_HEADER_OCTETS: Final = 256 * 1024
+"""How much of a header is looked at for octets above 127; a longer one counts as having them."""
+
+
+class QueueOperation(Protocol):
+    """What the engine runs in a transaction."""
+
+    def run(self, queue: QueueTransaction) -> Any:
+        """Do it."""
+
+
+@implementer(IQueue)
+class StoreQueue(ABC):
+    """The queue of a store."""
+
+    def __init__(self, now: Now, instance: int, capacity: int) -> None:
+        """instance: a number no other opening of the store has; capacity: recipients the queue may hold, 0 for any number."""
+        self._now = now
+        self._instance = instance
+        self._capacity = capacity
+        self._wake: Callable[[float], None] | None = None
+
+    # ------------------------------------------------------------------------------------------ what an engine provides
+
+    @abstractmethod
+    async def _do(self, operation: QueueOperation, filings: Sequence[Filing] = (), *, frees: bool = False) -> Any:
+        """Run an operation in a transaction of its own; it is durable when this returns.
+
+        filings: whose contents it brings (`contents_of`).  frees: it makes room, or is needed to.
+        """
+
+    @abstractmethod
+    def _read(self, read: Callable[[QueueTransaction], T]) -> T:
+        """Read in one snapshot."""
+
+    @abstractmethod
+    def _prepared(self, deliveries: Sequence[Delivery]) -> Any:
+        """Return deliveries as `Contents.deliver` takes them."""
+
+    @abstractmethod
+    def _check_room(self) -> None:
+        """Raise StorageFull when no new mail should be taken."""
+
+    @abstractmethod
+    async def open_content(self, id: QueueId) -> IContentReader | None:  # noqa: A002
+        """See `IQueue.open_content`."""
+
+    # ---------------------------------------------------------------------------------------------------------- IQueue
+
+    async def accept(self, filing: Filing) -> Filed:
+        """See `IQueue.accept`."""
+        self._check_room()
+        filed: Filed = await self._do(Accept(self._parts(filing), self._capacity), [filing])
+        self._due_of(filing)
+        return filed
+
+    async def claim(self, limits: ClaimLimits, lease: float) -> Claims:
+        """See `IQueue.claim`."""
+        now = self._now()
+        operation = Claim(limits, milliseconds(now), milliseconds(now + lease), self._instance)
+        rows, following = await self._do(operation, frees=True)
+        next_due = float("inf") if following >= MAX_TIME else following / 1000
+        return Claims(tuple(_claimed(each) for each in rows), next_due)
+
+    async def renew(self, claims: Sequence[tuple[QueueId, Sequence[int]]], lease: float) -> None:
+        """See `IQueue.renew`."""
+        await self._do(Renew(claims, milliseconds(self._now() + lease), self._instance), frees=True)
+
+    async def settle(
+        self, settlements: Sequence[Settlement], news: Sequence[DestinationNews] = ()
+    ) -> Sequence[Settled]:
+        """See `IQueue.settle`."""
+        parts = [
+            SettlementParts(
+                Settlement(each.id, each.outcomes, each.attempts),
+                self._parts(each.report) if each.report is not None else None,
+            )
+            for each in settlements
+        ]
+        filings = [each.report for each in settlements if each.report is not None]
+        operation = Settle(parts, news, milliseconds(self._now()), self._instance)
+        settled: Sequence[Settled] = await self._do(operation, filings, frees=not filings)
+        for each, done in zip(settlements, settled, strict=True):
+            if done.is_done:
+                if each.report is not None:
+                    self._due_of(each.report)
+                if not done.is_removed:
+                    for outcome in each.outcomes:
+                        if outcome.fate == "deferred":
+                            self._due(outcome.next_attempt)
+                        elif outcome.fate == "moved":
+                            self._due(self._now())
+        return settled
+
+    async def reclaim(self) -> int:
+        """See `IQueue.reclaim`."""
+        count: int = await self._do(Reclaim(milliseconds(self._now()), self._instance), frees=True)
+        if count:
+            self._due(self._now())
+        return count
+
+    async def change(self, choice: Choice, change: Change, after: QueueId = START, limit: int = 1000) -> Changed:
+        """See `IQueue.change`."""
+        changed: Changed = await self._do(
+            ApplyChange(choice, change, after, limit, milliseconds(self._now())), frees=True
+        )
+        if changed.changed:
+            self._due(self._now())
+        return changed
+
+    async def find(self, choice: Choice, after: QueueId = START, limit: int = 1000) -> Page:
+        """See `IQueue.find`."""
+        return self._read(lambda queue: reading.find(queue, choice, after, limit))
+
+    async def message(self, id: QueueId) -> QueuedMessage | None:  # noqa: A002
+        """See `IQueue.message`."""
+        return self._read(lambda queue: reading.message(queue, id))
+
+    async def destinations(self, after: str = "", limit: int = 1000) -> Sequence[DestinationInfo]:
+        """See `IQueue.destinations`."""
+        return self._read(lambda queue: reading.destinations(queue, after, limit))
+
+    async def stats(self) -> QueueStats:
+        """See `IQueue.stats`."""
+        return self._read(reading.stats)
+
+    def on_due(self, wake: Callable[[float], None] | None) -> None:
+        """See `IQueue.on_due`."""
+        self._wake = wake
+
+    # -------------------------------------------------------------------------------------------------------- the rest
+
+    def _due(self, when: float) -> None:
+        if self._wake is not None:
+            self._wake(when)
+
+    def _due_of(self, filing: Filing) -> None:
+        if self._wake is not None and filing.outgoing:
+            self._wake(min(each.not_before or self._now() for each in filing.outgoing))
+
+    def _parts(self, filing: Filing) -> FilingParts:
+        deliveries = self._prepared(filing.deliveries) if filing.deliveries else None
+        return FilingParts(deliveries, [self._entry(each) for each in filing.outgoing])
+
+    def _entry(self, outgoing: Outgoing) -> Entry:
+        now = self._now()
+        content = outgoing.content
+        row = MessageRow(
+            outgoing.reverse_path,
+            content.digest,
+            content.size,
+            outgoing.prefix,
+            outgoing.submitter,
+            outgoing.transaction,
+            outgoing.priority,
+            outgoing.created or now,
+            outgoing.expires,
+            len(outgoing.recipients),
+            len(outgoing.recipients),
+            content.summary.has_8bit or not outgoing.prefix.isascii(),
+            not outgoing.prefix.isascii() or has_8bit_header(content),
+        )
+        due = milliseconds(outgoing.not_before or now)
+        recipients = [
+            (one.destination, due, pack_recipient(RecipientRow(one.recipient, one.destination, QUEUED, due)))
+            for one in outgoing.recipients
+        ]
+        octets = content.size + len(outgoing.prefix)
+        return Entry(pack_message(row), content.digest, octets, class_of(outgoing.priority), recipients)
+
+
+def has_8bit_header(content: Content) -> bool:
+    """Whether the header has octets above 127: it needs a peer with SMTPUTF8.  RFC 6531 §3.6."""
+    summary = content.summary
+    if not summary.has_8bit:
+        return False
+    if summary.header_size > _HEADER_OCTETS:
+        return True
+    return not content.read(0, summary.header_size).isascii()
+
+
+def contents_of(filings: Sequence[Filing]) -> list[Content]:
+    """Return the contents of filings, each once."""
+    contents: dict[int, Content] = {}
+    for filing in filings:
+        contents |= {id(each.content): each.content for each in filing.deliveries}
+        contents |= {id(each.content): each.content for each in filing.outgoing}
+    return list(contents.values())
+
+
+def _claimed(rows: ClaimedRows) -> Claimed:
+    recipients = [to_recipient(number, unpack_recipient(row), is_claimed=True) for number, row in rows.recipients]
+    message = to_message(rows.id, unpack_message(rows.message), recipients)
+    return Claimed(message, rows.destination, rows.failures, rows.down, rows.is_decided)
