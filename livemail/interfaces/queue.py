@@ -227,10 +227,14 @@ class Claimed(msgspec.Struct, frozen=True):
 
 
 class Claims(msgspec.Struct, frozen=True):
-    """What `IQueue.claim` found.  next_due: when to ask again if nothing else happens, infinite when the queue is empty."""
+    """What `IQueue.claim` found.
+
+    next_due: when something else becomes due, infinite for never.  is_more: something due was left for want of room.
+    """
 
     jobs: tuple[Claimed, ...]
     next_due: float
+    is_more: bool = False
 
 
 class Outcome(msgspec.Struct, frozen=True):

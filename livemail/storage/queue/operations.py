@@ -139,15 +139,15 @@ class Claim(NamedTuple):
     until: int
     instance: int
 
-    def run(self, queue: QueueTransaction) -> tuple[list[ClaimedRows], int]:
-        """Return the claims, and when something else will be due."""
+    def run(self, queue: QueueTransaction) -> tuple[list[ClaimedRows], int, bool]:
+        """Return the claims, when something else will be due, and whether something is and was left."""
         queue.write_destinations()
         claims: list[ClaimedRows] = []
         swept = self._decided(queue, claims)
         left = self._down(queue, claims, swept)
         self._well(queue, claims, left)
         queue.write_destinations()
-        return claims, self._next_due(queue)
+        return claims, *self._left(queue)
 
     def _ready(self, queue: QueueTransaction, kind: int) -> Iterable[Destination]:
         """Yield the destinations of a kind whose turn has come.  Their turns are changed later, by `write_destinations`."""
@@ -264,16 +264,27 @@ class Claim(NamedTuple):
                 return taken, keys
             class_ = following
 
-    def _next_due(self, queue: QueueTransaction) -> int:
-        """Return the first turn that is still to come."""
+    def _left(self, queue: QueueTransaction) -> tuple[int, bool]:
+        """Return the first turn that is still to come, and whether one that has come was left."""
         first = MAX_TIME
+        is_more = False
         for kind in (KIND_DECIDED, KIND_WELL, KIND_DOWN):
+            earliest = next(queue.tables.qrdy.scan(READY_KEY.pack(kind, 0, 0)), None)
+            if earliest is None:
+                break
+            found, turn, _ = READY_KEY.unpack(earliest[0])
+            if found != kind:
+                continue
+            if turn > self.now:
+                first = min(first, turn)
+                continue
+            is_more = True
             for key, _ in queue.tables.qrdy.scan(READY_KEY.pack(kind, self.now + 1, 0)):
                 found, turn, _ = READY_KEY.unpack(key)
                 if found == kind:
                     first = min(first, turn)
                 break
-        return first
+        return first, is_more
 
 
 class Renew(NamedTuple):

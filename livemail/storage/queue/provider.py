@@ -123,9 +123,9 @@ class StoreQueue(ABC):
         """See `IQueue.claim`."""
         now = self._now()
         operation = Claim(limits, milliseconds(now), milliseconds(now + lease), self._instance)
-        rows, following = await self._do(operation, frees=True)
+        rows, following, is_more = await self._do(operation, frees=True)
         next_due = float("inf") if following >= MAX_TIME else following / 1000
-        return Claims(tuple(_claimed(each) for each in rows), next_due)
+        return Claims(tuple(_claimed(each) for each in rows), next_due, is_more)
 
     async def renew(self, claims: Sequence[tuple[QueueId, Sequence[int]]], lease: float) -> None:
         """See `IQueue.renew`."""

@@ -1,0 +1,125 @@
+"""How many attempts run at a time: in all, and to each destination.
+
+A destination begins with ``destination_first`` attempts.  Each success opens it by one, up to ``destination_connections``; replies
+that say "not so much" to every recipient halve it.  One that is down has one probe at a time, and opens from one when it
+is well again, so that a host that has just come back is not met by everything that waited for it.
+
+Only destinations with attempts running, or that are narrower than a new one, are remembered, the latter at most `REMEMBERED`: what
+is forgotten begins anew.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final
+
+from livemail.delivery.queue.settings import QueueSettings
+from livemail.interfaces.queue import ClaimLimits
+
+REMEMBERED: Final = 1000
+
+SWEPT: Final = 500
+"""Recipients in hand at a time that need no connection."""
+
+
+class Window:
+    """One destination.  size: attempts it may have; down: when it was found down last, seconds, 0 for never."""
+
+    __slots__ = ("active", "down", "failures", "size")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.active = 0
+        self.failures = 0
+        self.down = 0.0
+
+
+class Limits:
+    """Counts attempts."""
+
+    def __init__(self, settings: QueueSettings) -> None:
+        self._settings = settings
+        self._windows: OrderedDict[str, Window] = OrderedDict()
+        self.active = 0
+        self.probes = 0
+        self.swept = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no attempt may begin."""
+        return self.active >= self._settings.connections
+
+    def for_claim(self) -> ClaimLimits:
+        """Return what may be claimed now."""
+        settings = self._settings
+        rooms = {
+            name: 0 if window.active >= window.size else window.size - window.active
+            for name, window in self._windows.items()
+        }
+        return ClaimLimits(
+            jobs=max(0, settings.connections - self.active),
+            rooms=rooms,
+            room=min(settings.destination_first, settings.destination_connections),
+            probes=max(0, max(1, int(settings.connections * settings.probe_share)) - self.probes),
+            recipients=settings.recipients,
+            swept=max(0, SWEPT - self.swept),
+        )
+
+    def window(self, destination: str) -> Window:
+        """Return a destination's window."""
+        window = self._windows.get(destination)
+        if window is None:
+            settings = self._settings
+            window = Window(min(settings.destination_first, settings.destination_connections))
+            self._windows[destination] = window
+        return window
+
+    def begin(self, destination: str, failures: int) -> None:
+        """An attempt begins.  failures: of the destination, as the queue knows it."""
+        window = self.window(destination)
+        if failures:
+            window.size = 1
+            self.probes += 1
+        window.failures = failures
+        window.active += 1
+        self.active += 1
+
+    def end(self, destination: str, failures: int) -> None:
+        """An attempt that began with ``failures`` has ended."""
+        window = self._windows[destination]
+        window.active -= 1
+        self.active -= 1
+        if failures:
+            self.probes -= 1
+        if not window.active:
+            self._windows.move_to_end(destination)
+            if window.size >= min(self._settings.destination_first, self._settings.destination_connections):
+                del self._windows[destination]
+            while len(self._windows) > REMEMBERED + self.active:
+                first = next((name for name, each in self._windows.items() if not each.active), None)
+                if first is None:
+                    break
+                del self._windows[first]
+
+    def went_well(self, destination: str) -> None:
+        """A host of the destination was talked to, and took something."""
+        window = self.window(destination)
+        window.size = min(window.size + 1, self._settings.destination_connections)
+        window.failures = 0
+
+    def was_too_much(self, destination: str) -> None:
+        """It said to all that was asked of it: not now."""
+        window = self.window(destination)
+        window.size = max(1, window.size // 2)
+
+    def is_down(self, destination: str, started: float, now: float) -> int:
+        """No host could be talked to in an attempt that began at ``started``; return the failures in a row.
+
+        Attempts that ran side by side count once.
+        """
+        window = self.window(destination)
+        if started > window.down or not window.failures:
+            window.failures += 1
+        window.down = now
+        window.size = 1
+        return window.failures
