@@ -1,6 +1,6 @@
 """Five days of a queue over five hundred domains, half of which fail in changing ways.
 
-``make test`` runs a tenth of the recipients; ``LIVEMAIL_TEST_RECIPIENTS=100000`` runs them all, by the same code, in under a minute.
+``make test`` runs some of the recipients; ``LIVEMAIL_TEST_RECIPIENTS=100000`` runs them all, by the same code, in under a minute.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.delivery.queue.world import (
     World,
 )
 
-RECIPIENTS = int(os.environ.get("LIVEMAIL_TEST_RECIPIENTS", "10000"))
+RECIPIENTS = int(os.environ.get("LIVEMAIL_TEST_RECIPIENTS", "4000"))
 DOMAINS = 500
 HOUR, DAY = 3600.0, 86400.0
 
@@ -76,7 +76,8 @@ def fill(world: World, chance: random.Random) -> Counter[str]:
     at = 0.0
     while made < RECIPIENTS:
         count = min(RECIPIENTS - made, chance.choice([1, 1, 1, 2, 3, 10, 60]))
-        addresses = [f"u{made + n}@{chance.choice(names)}" for n in range(count)]
+        some = chance.sample(names, min(4, count))
+        addresses = [f"u{made + n}@{chance.choice(some)}" for n in range(count)]
         made += count
         expected.update(addresses)
         at += chance.expovariate(RECIPIENTS / (DAY / 2) / 11)
