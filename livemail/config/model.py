@@ -11,6 +11,7 @@ import msgspec
 
 from livemail.auth.settings import AuthSettings
 from livemail.delivery.bounce.settings import BounceSettings
+from livemail.delivery.queue.settings import QueueSettings
 from livemail.delivery.settings import DeliverySettings, RouteSettings
 from livemail.directory.settings import DirectorySettings
 from livemail.imap.settings import IMAPSettings
@@ -117,6 +118,7 @@ class Config(Settings, frozen=True):
     auth: AuthSettings = AuthSettings()
     delivery: DeliverySettings = DeliverySettings()
     bounce: BounceSettings = BounceSettings()
+    queue: QueueSettings = QueueSettings()
     relay: RelaySettings = RelaySettings()
     route: tuple[RouteSettings, ...] = ()
     resolver: ResolverSettings = ResolverSettings()
