@@ -4,6 +4,7 @@
                                                    domain add|list|show|set|remove
                                                    alias add|list|show|set|remove
                                                    route show
+                                                   queue list|show|stats|retry|hold|release|drop|edit|flush
                                                    store check|backup DIR|verify DIR|restore DIR
                                                    message explain · filter new|test|list|reload|replay
                                                    import maildir|mbox|eml|imap SOURCE --account NAME
@@ -43,6 +44,7 @@ from livemail.admin import (
     control,
     dkim_words,
     message_words,
+    queue_words,
     route_words,
     transfer_words,
 )
@@ -90,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
     transfer_words.add_words(subparsers)
     address_words.add_words(subparsers)
     route_words.add_words(subparsers)
+    queue_words.add_words(subparsers)
     filters = subparsers.add_parser("filter", help="write, try, list, reload and replay filters").add_subparsers(
         metavar="VERB", required=True
     )
@@ -169,6 +172,8 @@ class Target:
             raise Refused(str(error), EX_PROBLEMS) from None
 
     def _in_threads(self, operation: str, arguments: Mapping[str, Any], progress: Progress) -> Any:
+        from livemail.queue_wiring import add_queue_operations  # most of the server, which other commands need not load
+
         threads = Threads(os.cpu_count() or 1)
         settings = msgspec.structs.replace(self._config.storage, writer="thread")  # no process for one command
         try:
@@ -189,6 +194,7 @@ class Target:
                 addresses.add_to(operations, AddressBook(store, directory, time.time), directory)
                 route_words.add_to(operations, directory, None)
                 operations.add("message.explain", Explain(store))
+                add_queue_operations(operations, store, time.time)
                 moves = Transfers(store, directory.local_domains, threads.blocking, os.cpu_count() or 1)
                 backups = Backups(store, directory.local_domains, threads.blocking)
                 for name, function in (moves.operations() | backups.operations()).items():

@@ -50,6 +50,7 @@ from livemail.config.model import IMPLICIT_TLS
 from livemail.delivery.bounce import Reporter
 from livemail.delivery.local import LocalDelivery
 from livemail.delivery.ourselves import Ourselves
+from livemail.delivery.queue.runner import Runner
 from livemail.delivery.routing import Routing
 from livemail.delivery.secret import SecretError
 from livemail.delivery.srs import Rewriter, load_keys
@@ -75,6 +76,7 @@ from livemail.net.tls import CertificateError, CertificateStore, Files, local_ca
 from livemail.pop3.locks import MaildropLocks
 from livemail.pop3.protocol import POP3Connection
 from livemail.pop3.site import Site as POP3Site
+from livemail.queue_wiring import add_queue_operations, wire_queue
 from livemail.smtp.protocol import SMTPConnection
 from livemail.smtp.site import Site as SMTPSite
 from livemail.storage.lmdb import LMDBStore
@@ -97,7 +99,7 @@ class StartError(Exception):
 
 
 class Parts(msgspec.Struct):
-    """What the wiring made.  build: per service, what makes a connection for its factory.  filters: to be stopped."""
+    """What the wiring made.  build: per service, what makes a connection for its factory.  filters, runner: to be stopped."""
 
     build: dict[str, Build]
     operations: Operations
@@ -105,6 +107,7 @@ class Parts(msgspec.Struct):
     resolver: Resolver | IResolver
     routing: Routing
     filters: FilterSet
+    runner: Runner
 
 
 def wire(
@@ -132,7 +135,10 @@ def wire(
     filters = wire_filters(config, reactor, store, threads, directory, resolver, outside)
     reporter = Reporter(hostname, Address("postmaster", config.domains[0]), outside.now, new_token, config.bounce)
     rewriter = Rewriter(sender_keys, config.domains[0], outside.now)
-    delivery = LocalDelivery(store, directory, config.delivery, reporter=reporter, rewriter=rewriter)
+    delivery = LocalDelivery(
+        store, directory, config.delivery, queue=store.queue, routing=routing, reporter=reporter, rewriter=rewriter
+    )
+    runner = wire_queue(config, reactor, hostname, delivery, routing, reporter, outside.now)
 
     def smtp(service: str) -> Build:
         site = SMTPSite(
@@ -169,7 +175,8 @@ def wire(
     more |= Backups(store, directory.local_domains, threads.blocking).operations()
     for name, function in more.items():
         operations.add(name, function)
-    return Parts(build, operations, directory, resolver, routing, filters)
+    add_queue_operations(operations, store, outside.now, runner=runner, reactor=reactor)
+    return Parts(build, operations, directory, resolver, routing, filters, runner)
 
 
 def transfers(config: Config, store: IMailStore, directory: StoreDirectory, threads: Threads) -> Transfers:
@@ -404,6 +411,9 @@ class MailServer(MultiService):
             self._ports.append(port)
         self._sockets.clear()
         self._threads.hand_over(self._reactor)
+        if not self.config.delivery.capture_outbound:
+            # What is captured is not to leave, and neither is what waits from a time before.
+            self._reactor.callWhenRunning(parts.runner.start)
         self._banner = text
 
     def _max_connections(self) -> int:
@@ -520,7 +530,10 @@ class MailServer(MultiService):
             await stopping
         await DeferredList([port.stopListening() for port in self._ports if port is not None], consumeErrors=True)
         self._ports.clear()
+        attempts = ensureDeferred(self._parts.runner.stop()) if self._parts is not None else None
         await self._drain()
+        if attempts is not None:
+            await attempts
         if self._stories is not None and self._stories.active():
             self._stories.cancel()
         if self._filters is not None:

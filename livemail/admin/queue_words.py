@@ -138,10 +138,8 @@ def _show(arguments: argparse.Namespace, target: Target) -> int:
 def _stats(arguments: argparse.Namespace, target: Target) -> int:
     stats = target("queue.stats", {"destinations": arguments.destinations}, show_progress)
     states = [f"{count:,} {state}" for state, count in stats["recipients"].items() if count]
-    lines = [
-        f"{counted(stats['messages'], 'message')}, {counted(stats['octets'], 'octet')},"
-        + f" {counted(stats['destinations'], 'destination')}; recipients: {', '.join(states) or 'none'}"
-    ]
+    counts = [counted(stats[key], key.removesuffix("s")) for key in ("messages", "octets", "destinations")]
+    lines = [f"{', '.join(counts)}; recipients: {', '.join(states) or 'none'}"]
     if stats["oldest"]:
         lines.append(f"the oldest is of {_when(stats['oldest'])}")
     if not stats["is_running"] and stats["messages"]:

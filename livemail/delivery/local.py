@@ -291,6 +291,7 @@ class LocalTransaction:
                 tuple(Addressed(each, target.routing.destination(_domain(each))) for each in group.recipients),
                 prefix=group.prefix,
                 submitter=account.id if account is not None else AccountId(0),
+                transaction=self._submitter.transaction,
             )
             for group in onward(envelope, leaving, target.directory, rewriter)
         )

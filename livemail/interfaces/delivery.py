@@ -17,12 +17,13 @@ class Submitter(msgspec.Struct, frozen=True):
     """Who hands the message in, and what the router may do for him.
 
     account: of the authenticated user, None for strangers.  service: smtp, submission, submissions or lmtp.
-    is_ours: the server itself, whose reports go wherever they must.
+    is_ours: the server itself, whose reports go wherever they must.  transaction: the mail transaction's id in the log.
     """
 
     service: str
     account: AccountRecord | None = None
     is_ours: bool = False
+    transaction: str = ""
 
 
 class IDeliveryTransaction(Interface):

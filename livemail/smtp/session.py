@@ -291,11 +291,11 @@ class Session:
         limit = self.site.settings.max_message_octets
         if reverse_path.size > limit:
             raise TooBig(f"Message over {limit} octets")
-        submitter = Submitter(self.site.service, self.login.record if self.login else None)
+        id_ = f"{self.link.session_id}.{self._messages + 1}"
+        submitter = Submitter(self.site.service, self.login.record if self.login else None, transaction=id_)
         delivery = await self.site.target.begin(reverse_path, submitter)
         assert self._filters is not None
         self._messages += 1
-        id_ = f"{self.link.session_id}.{self._messages}"
         teller = Teller(self.site.store, id_, self.site.now(), self.connection_info, self.helo)
         self.transaction = MailTransaction(self.site, self._filters, delivery, reverse_path, teller)
         try:

@@ -105,6 +105,8 @@ class Runner:
         self._jobs: dict[_Key, tuple[Claimed, Deferred[None]]] = {}
         self._ending: list[tuple[Settlement, DestinationNews | None, Deferred[Settled]]] = []
         self._is_settling = False
+        self.finished = 0
+        """Recipients dealt with: attempted, swept or reported."""
 
     # ------------------------------------------------------------------------------------------------- start and stop
 
@@ -232,7 +234,7 @@ class Runner:
         job.addBoth(lambda _: self._ended(key))
 
     def _ended(self, key: _Key) -> None:
-        del self._jobs[key]
+        self.finished += len(self._jobs.pop(key)[0].message.recipients)
         self._look_for_more()
 
     def _look_for_more(self) -> None:
@@ -254,8 +256,8 @@ class Runner:
                     verdicts.deferred(one, claimed.down, was_tried=False)
             else:
                 verdicts, attempts, news = await self._attempt(claimed)
-                if news is None or not news.failures:
-                    # One found down keeps its place until the queue knows, so that no other job is claimed for it.
+                if news is None:
+                    # What was learnt of a destination the queue must know before another job is claimed for it.
                     is_active = False
                     self.limits.end(claimed.destination, claimed.failures)
                     self._look_for_more()
