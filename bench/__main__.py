@@ -1,4 +1,4 @@
-"""``python -m bench ingest|fetch|filters``: starts the peers itself, checks that the work was done, prints a table."""
+"""``python -m bench ingest|fetch|filters|queue|relay``: starts the peers itself, checks that the work was done, prints a table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 
-from bench import fetch, filters, ingest
+from bench import fetch, filters, ingest, relay
 from bench.ground import BenchError, need_programs, scratch
 
 
@@ -27,6 +27,14 @@ def main() -> int:
     three = measures.add_parser("filters", help="what the filter chain costs, and what a body holds")
     three.add_argument("--messages", type=int, default=8_000, help="messages a run (default 8,000)")
     three.add_argument("--size", type=int, default=4096, help="octets a message (default 4096)")
+    for name, text in (("queue", "accept to queue beside Postfix"), ("relay", "relay to a sink beside Postfix")):
+        more = measures.add_parser(name, help=text)
+        more.add_argument(
+            "--messages", type=int, default=8_000, help="messages a run (default 8,000; the peer gets a quarter)"
+        )
+        more.add_argument("--size", type=int, default=4096, help="octets a message (default 4096)")
+        if name == "relay":
+            more.add_argument("--tls", choices=["off", "on", "both"], default="both", help="to the sink (default both)")
     options = parser.parse_args()
     try:
         if options.measure != "filters":
@@ -36,6 +44,15 @@ def main() -> int:
                 lines = ingest.measure(folder, runs=options.runs, count=options.messages, size=options.size)
             elif options.measure == "filters":
                 lines = filters.measure(folder, runs=options.runs, count=options.messages, size=options.size)
+            elif options.measure == "queue":
+                lines = relay.measure_queue(folder, runs=options.runs, count=options.messages, size=options.size)
+            elif options.measure == "relay":
+                lines = []
+                for tls in {"off": [False], "on": [True], "both": [False, True]}[options.tls]:
+                    place = folder / f"relay-{tls}"
+                    place.mkdir()
+                    place.chmod(0o755)
+                    lines += relay.measure(place, runs=options.runs, count=options.messages, size=options.size, tls=tls)
             else:
                 lines = fetch.measure(folder, runs=options.runs, count=options.messages, only=options.only)
     except BenchError as error:

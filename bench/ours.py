@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 from bench.ground import PASSWORD, Process, wait_for
+from bench.peers import DOMAIN as PEER_DOMAIN
 from bench.peers import users
 
 BIN = Path(sys.executable).parent
 DOMAIN = "localhost"
+RELAY_PORT = 11525
 
 
 class Livemail:
@@ -40,6 +43,61 @@ class Livemail:
     def _address(self, service: str) -> tuple[str, int]:
         host, _, port = self.facts[service].rpartition(":")
         return host, int(port)
+
+    def stop(self) -> None:
+        self.process.stop()
+
+
+CONFIGURATION = """
+data = "{data}"
+hostname = "livemail.bench.test"
+[[listen]]
+service = "smtp"
+address = "127.0.0.1:{port}"
+[directory]
+local_domains = ["{domain}"]
+aliases = [{aliases}]
+[relay]
+smarthost = "127.0.0.1:{hop}"
+tls = "{tls}"
+"""
+
+
+class Relaying:
+    """livemail that forwards to one next hop: strangers may write to its aliases, and those lead elsewhere."""
+
+    def __init__(self, folder: Path, port: int, *, tls: bool) -> None:
+        self.smtp = ("127.0.0.1", RELAY_PORT)
+        data = folder / "livemail-relay"
+        data.mkdir(mode=0o700)
+        self.configuration = folder / "livemail-relay.toml"
+        aliases = ", ".join(
+            f'{{address = "{user}@{PEER_DOMAIN}", targets = ["{user}@sink.example"]}}' for user in users()
+        )
+        self.configuration.write_text(
+            CONFIGURATION.format(
+                data=data,
+                port=RELAY_PORT,
+                domain=PEER_DOMAIN,
+                aliases=aliases,
+                hop=port,
+                tls="encrypt" if tls else "none",
+            )
+        )
+        self.process = Process(
+            [str(BIN / "twistd"), "--nodaemon", "--pidfile=", "livemail", "run", "--config", str(self.configuration)],
+            folder / "livemail-relay.log",
+        )
+        wait_for(self.smtp, self.process, "livemail")
+
+    def queued(self) -> int:
+        """Messages in its queue."""
+        told = subprocess.run(
+            [str(BIN / "livemail"), "--config", str(self.configuration), "queue", "stats", "--json"],
+            check=True,
+            capture_output=True,
+        )
+        return int(json.loads(told.stdout)["messages"])
 
     def stop(self) -> None:
         self.process.stop()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.ground import PASSWORD, USER_COUNT, BenchError, Process, wait_for
 
-IMAP_PORT, LMTP_PORT, SMTP_PORT = 11143, 11024, 11025
+IMAP_PORT, LMTP_PORT, SMTP_PORT, RELAY_PORT = 11143, 11024, 11025, 11026
 DOMAIN = "bench.test"
 
 DOVECOT_CONFIGURATION = """
@@ -159,6 +159,9 @@ class Postfix:
     def __init__(self, folder: Path) -> None:
         self.smtp = ("127.0.0.1", SMTP_PORT)
         self.folder = folder / "postfix"
+        self.start(POSTFIX_MAIN, POSTFIX_MASTER)
+
+    def start(self, main: str, master: str) -> None:
         self.folder.mkdir()
         queue, data = self.folder / "queue", self.folder / "data"
         queue.mkdir()
@@ -166,8 +169,8 @@ class Postfix:
         owner = pwd.getpwnam("postfix")
         os.chown(data, owner.pw_uid, owner.pw_gid)
         log = self.folder / "maillog"
-        (self.folder / "main.cf").write_text(POSTFIX_MAIN.format(queue=queue, data=data, log=log, lmtp_port=LMTP_PORT))
-        (self.folder / "master.cf").write_text(POSTFIX_MASTER.format(smtp_port=SMTP_PORT))
+        (self.folder / "main.cf").write_text(main.format(queue=queue, data=data, log=log, lmtp_port=LMTP_PORT))
+        (self.folder / "master.cf").write_text(master.format(smtp_port=self.smtp[1]))
         started = subprocess.run(
             ["postfix", "-c", str(self.folder), "start"], check=False, capture_output=True, text=True
         )
@@ -182,3 +185,28 @@ class Postfix:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+
+
+class RelayingPostfix(Postfix):
+    """Postfix that takes mail for anybody and hands it to one next hop; or, with ``sends`` off, only queues it."""
+
+    def __init__(self, folder: Path, port: int, *, tls: bool, sends: bool = True) -> None:
+        self.smtp = ("127.0.0.1", RELAY_PORT)
+        self.folder = folder / "postfix-relay"
+        tls_level = f"smtp_tls_security_level = {'encrypt' if tls else 'none'}"
+        main = POSTFIX_MAIN.replace("smtp_tls_security_level = none", tls_level, 1).replace(
+            "virtual_mailbox_domains = bench.test\nvirtual_transport = lmtp:inet:127.0.0.1:{lmtp_port}\n", ""
+        )
+        main += f"relayhost = [127.0.0.1]:{port}\n"
+        if tls:
+            main += "smtp_tls_connection_reuse = yes\n"
+        master = POSTFIX_MASTER
+        if tls:
+            master += "tlsproxy unix - - n - 0 tlsproxy\n"
+        if not sends:
+            master = "".join(line for line in master.splitlines(keepends=True) if not line.startswith("qmgr "))
+        self.start(main, master)
+
+    def queued(self) -> int:
+        """Messages in its queue."""
+        return sum(1 for path in (self.folder / "queue" / "incoming").rglob("*") if path.is_file())

@@ -339,6 +339,8 @@ class LMDBStore:
 
     async def check(self, progress: Progress | None = None) -> Report:
         """Read everything and compare.  Runs beside the server: what is newer than its snapshot is left out."""
+        if not self._is_open:
+            raise StorageFailed(reason="the store is closed")
         check = Check(
             self._environment,
             self._tables,

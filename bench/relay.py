@@ -1,0 +1,149 @@
+"""Mail out: from SMTP in, through the queue, to the last message at a sink; and the first half of that alone, accepting into the queue.
+
+Client: Postfix's smtp-source; sink: Postfix's smtp-sink, behind stunnel (STARTTLS) where TLS is measured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.ground import BenchError, Process, children_cpu, say, wait_for
+from bench.ours import Relaying
+from bench.peers import DOMAIN, RelayingPostfix, users
+from bench.table import Figures, render
+
+PATIENCE = 300.0
+SINK_PORT, TLS_PORT, NO_PORT = 11825, 11826, 11827
+
+STUNNEL = """
+foreground = yes
+pid =
+debug = err
+[sink]
+accept = 127.0.0.1:{accept}
+connect = 127.0.0.1:{connect}
+cert = {certificate}
+key = {key}
+protocol = smtp
+"""
+
+
+class Sink:
+    """smtp-sink, and TLS in front of it; counts what it has taken."""
+
+    def __init__(self, folder: Path, *, tls: bool) -> None:
+        self.log = folder / "sink.log"
+        self.processes = [Process(["smtp-sink", "-u", "nobody", "-c", f"127.0.0.1:{SINK_PORT}", "1000"], self.log)]
+        wait_for(("127.0.0.1", SINK_PORT), self.processes[0], "smtp-sink")
+        self.port = SINK_PORT
+        if tls:
+            self.port = TLS_PORT
+            certificate, key = folder / "sink.pem", folder / "sink-key.pem"
+            subprocess.run(
+                ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+                 "-subj", "/CN=sink.example", "-keyout", str(key), "-out", str(certificate)],
+                check=True, capture_output=True,
+            )  # fmt: skip
+            configuration = folder / "stunnel.conf"
+            configuration.write_text(
+                STUNNEL.format(accept=TLS_PORT, connect=SINK_PORT, certificate=certificate, key=key)
+            )
+            self.processes.append(Process(["stunnel", str(configuration)], folder / "stunnel.log"))
+            wait_for(("127.0.0.1", TLS_PORT), self.processes[1], "stunnel")
+
+    def count(self) -> int:
+        """Messages taken so far."""
+        found = re.findall(rb"mesg=(\d+)", self.log.read_bytes()[-400:])
+        return int(found[-1]) if found else 0
+
+    def stop(self) -> None:
+        for process in self.processes:
+            process.stop()
+
+
+def send(smtp: tuple[str, int], domain: str, count: int, size: int) -> int:
+    """Send messages over one kept connection per user; return how many."""
+    names = users()
+    each = count // len(names)
+    clients = [
+        subprocess.Popen(
+            ["smtp-source", "-4", "-s", "1", "-d", "-m", str(each), "-l", str(size), "-M", "bench.test",
+             "-f", "sender@bench.test", "-t", f"{name}@{domain}", f"{smtp[0]}:{smtp[1]}"],
+            stderr=subprocess.PIPE, text=True,
+        )
+        for name in names
+    ]  # fmt: skip
+    for client in clients:
+        _, errors = client.communicate()
+        if client.returncode:
+            raise BenchError(f"smtp-source: {errors}")
+    return each * len(names)
+
+
+def one_run(smtp: tuple[str, int], domain: str, count: int, size: int, taken: Callable[[], int]) -> tuple[float, float]:
+    """Send, and wait until as many were taken; return (seconds, client's CPU seconds)."""
+    before, cpu, began = taken(), children_cpu(), time.monotonic()
+    wanted = before + send(smtp, domain, count, size)
+    while (seen := taken()) < wanted:
+        if time.monotonic() - began > PATIENCE:
+            raise BenchError(f"{wanted - seen} of {count} messages never arrived")
+        time.sleep(0.01)
+    elapsed = time.monotonic() - began
+    if seen != wanted:
+        raise BenchError(f"{seen - before} messages arrived, {wanted - before} were sent")
+    return elapsed, children_cpu() - cpu
+
+
+def measure(folder: Path, *, runs: int, count: int, size: int, tls: bool) -> list[str]:
+    """Both servers in turn, relaying to the same sink."""
+    peer, ours = Figures("Postfix"), Figures("livemail")
+    with contextlib.ExitStack() as running:
+        sink = Sink(folder, tls=tls)
+        running.callback(sink.stop)
+        postfix = RelayingPostfix(folder, sink.port, tls=tls)
+        running.callback(postfix.stop)
+        livemail = Relaying(folder, sink.port, tls=tls)
+        running.callback(livemail.stop)
+        turns = ((peer, postfix.smtp, "sink.example", count // 4), (ours, livemail.smtp, DOMAIN, count))
+        for number in range(runs + 1):
+            for figures, smtp, domain, messages in turns:
+                seconds, cpu = one_run(smtp, domain, messages, size, sink.count)
+                say(f"bench: {figures.name} run {number}: {messages / seconds:,.0f} messages/s")
+                if number:  # the first run warms up
+                    figures.rates.append(messages / seconds)
+                    figures.client.append(cpu / seconds)
+    title = f"Relay to a sink, {size} octets, {len(users())} connections in, TLS {'on' if tls else 'off'}"
+    return render(title, "messages/s", ours, peer, 3.0 if size == 4096 else None)
+
+
+def measure_queue(folder: Path, *, runs: int, count: int, size: int) -> list[str]:
+    """Both servers in turn, accepting into the queue; nothing leaves: Postfix has no queue manager, our next hop does not answer."""
+    peer, ours = Figures("Postfix"), Figures("livemail")
+    with contextlib.ExitStack() as running:
+        postfix = RelayingPostfix(folder, NO_PORT, tls=False, sends=False)
+        running.callback(postfix.stop)
+        livemail = Relaying(folder, NO_PORT, tls=False)
+        running.callback(livemail.stop)
+        turns = (
+            (peer, postfix.smtp, "sink.example", count // 4, postfix.queued),
+            (ours, livemail.smtp, DOMAIN, count, livemail.queued),
+        )
+        for number in range(runs + 1):
+            for figures, smtp, domain, messages, queued in turns:
+                before, cpu, began = queued(), children_cpu(), time.monotonic()
+                sent = send(smtp, domain, messages, size)
+                seconds = time.monotonic() - began
+                cpu = children_cpu() - cpu
+                if queued() - before != sent:
+                    raise BenchError(f"{queued() - before} messages are queued, {sent} were accepted")
+                say(f"bench: {figures.name} run {number}: {messages / seconds:,.0f} messages/s")
+                if number:
+                    figures.rates.append(messages / seconds)
+                    figures.client.append(cpu / seconds)
+    title = f"Accept to queue, {size} octets, {len(users())} connections"
+    return render(title, "messages/s", ours, peer, 4.0 if size == 4096 else None)
