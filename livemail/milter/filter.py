@@ -27,6 +27,7 @@ import msgspec
 from twisted.logger import Logger
 
 from livemail.filters import CONTINUE, Defer, Discard, Filter, Message, Quarantine, Reject, Transaction, Verdict
+from livemail.mail.address import Path
 from livemail.mail.content import Content
 from livemail.mail.envelope import Recipient, ReversePath
 from livemail.milter import codes, grammar
@@ -296,26 +297,32 @@ class Milter(Filter):
         return answer
 
     def _edit(self, tx: Transaction, message: Message, answer: Answer) -> Verdict | None:
-        """Make the milter's edits; return Quarantine when it asked for that."""
+        """Make the milter's edits; return Quarantine when it asked for that.
+
+        Raises MilterError that defers when one cannot be made: the message is not to go on without it.
+        """
         verdict: Verdict | None = None
+        envelope = _EnvelopeEdits(tx)
         _, hides_received = self._visible(message)
-        for edit in answer.edits:
-            match edit:
-                case HeaderChange():
-                    _edit_header(message, edit, hides_received=hides_received)
-                case BodyChunk(octets):
-                    message.replace_body(octets)
-                case RecipientAdded(recipient):
-                    if recipient.path.address is not None:
-                        tx.add_recipient(recipient.path.address)
-                case RecipientRemoved(path):
-                    for known in tx.recipients:
-                        if str(known.path).lower() == str(path).lower():
-                            tx.remove_recipient(known.path)
-                case ReversePathChanged(path):
-                    tx.change_reverse_path(path)
-                case Quarantined(reason):
-                    verdict = Quarantine(f"milter: {reason}")
+        try:
+            for edit in answer.edits:
+                match edit:
+                    case HeaderChange():
+                        _edit_header(message, edit, hides_received=hides_received)
+                    case BodyChunk(octets):
+                        message.replace_body(octets)
+                    case RecipientAdded(recipient):
+                        envelope.add(recipient.path)
+                    case RecipientRemoved(path):
+                        envelope.remove(path)
+                    case ReversePathChanged(path):
+                        envelope.reverse_path = path
+                    case Quarantined(reason):
+                        verdict = Quarantine(f"milter: {reason}")
+            envelope.make()
+        except Exception as error:  # a bug of ours must not let the message pass by it either
+            self.log.failure("milter {socket}: an edit could not be made", socket=self.config.socket)
+            raise MilterError(f"made an edit that cannot be: {error}", must_defer=True) from None
         return verdict
 
     def _visible(self, message: Message) -> tuple[list[tuple[bytes, bytes]], bool]:
@@ -371,6 +378,39 @@ class Milter(Filter):
 
 def _octets(value: str) -> bytes:
     return value.encode("utf-8", "replace").replace(b"\0", b"?")
+
+
+class _EnvelopeEdits:
+    """What a milter's edits of the envelope come to: it may change its mind, a filter edits each thing once."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+        self._known = {_folded(recipient.path): recipient.path for recipient in tx.recipients}
+        self._wanted = dict(self._known)
+        self.reverse_path: Path | None = None
+
+    def add(self, path: Path) -> None:
+        """One recipient more."""
+        self._wanted.setdefault(_folded(path), path)
+
+    def remove(self, path: Path) -> None:
+        """One less, whatever the case of its letters."""
+        self._wanted.pop(_folded(path), None)
+
+    def make(self) -> None:
+        """Edit the transaction."""
+        for name, path in self._known.items():
+            if name not in self._wanted:
+                self._tx.remove_recipient(path)
+        for name, path in self._wanted.items():
+            if name not in self._known and path.address is not None:
+                self._tx.add_recipient(path.address)
+        if self.reverse_path is not None:
+            self._tx.change_reverse_path(self.reverse_path)
+
+
+def _folded(path: Path) -> str:
+    return str(path).lower()
 
 
 def _edit_header(message: Message, edit: HeaderChange, *, hides_received: bool) -> None:

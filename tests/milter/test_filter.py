@@ -192,6 +192,32 @@ def test_recipients_are_added_and_removed_whatever_their_case():
     assert seen == [CAT]
 
 
+def test_a_milter_may_change_its_mind_about_the_envelope():
+    you, other = Path(Address("you", "localhost")), Path(Address("third", "localhost"))
+    edits = rendered(
+        RecipientRemoved(you), RecipientAdded(Recipient(you)), RecipientAdded(Recipient(other)), RecipientRemoved(other),
+        RecipientAdded(Recipient(CAT)), RecipientAdded(Recipient(CAT)), RecipientRemoved(CAT), RecipientRemoved(CAT),
+        ReversePathChanged(CAT), ReversePathChanged(Path(Address("last", "b.example"))),
+    )  # fmt: skip
+    reply, made = send(Script(BODYEOB=[*edits, *CONTINUES]), on_failure="skip")
+    assert reply.startswith("250")
+    assert b"Return-Path: <last@b.example>" in stored(made)[0]
+    assert len(made.mail()) == 1
+
+
+@pytest.mark.parametrize("error", [ValueError("no such thing"), TypeError("a bug")])
+@pytest.mark.parametrize("on_failure", ["defer", "skip"])
+def test_an_edit_that_cannot_be_made_defers_the_message_whatever_is_configured(on_failure, error, monkeypatch):
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr("livemail.milter.filter._edit_header", refuse)
+    edits = rendered(HeaderChange("add", b"X", b" y"))
+    reply, made = send(Script(BODYEOB=[*edits, *CONTINUES]), on_failure=on_failure)
+    assert reply.startswith("451 4.3.0")
+    assert not made.mail()
+
+
 def test_quarantine_is_a_verdict_and_edits_with_a_refusal_are_void():
     reply, made = send(Script(BODYEOB=[*rendered(Quarantined("odd")), *CONTINUES]))
     assert reply.startswith("250")

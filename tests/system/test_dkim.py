@@ -204,6 +204,26 @@ def test_what_we_sign_verifies_here(rig: Rig) -> None:
     assert results(mailbox(rig.server, "INBOX", "for-who")).count("dkim=fail") == 2
 
 
+def test_row_38_a_thousand_signatures_cost_what_a_few_cost(rig: Rig) -> None:
+    octets = submitted(rig, "row-38")
+    signature = octets[: octets.index(b"DKIM-Signature:", 1)]
+    rig.server.forget_peak()
+    before = rig.server.memory("VmRSS")
+    with smtp(rig.server) as client, smtp(rig.server) as other:
+        client.ehlo()
+        blank = b"DKIM-Signature: v=1; a=rsa-sha256; b=" + b" \t" * 450 + b"\r\n"
+        for front in (signature * 1000, blank * 900):
+            assert deliver(client, "ann@example.org", front + octets)[0] == 250
+            assert other.noop()[0] == 250
+    client_of_mail = imap(rig.server, "ann@example.org", "correct horse")
+    told = [results(each) for each in fetch_all(client_of_mail).values() if b"Subject: row-38\r\n" in each]
+    client_of_mail.logout()
+    assert sorted(each.count("dkim=pass") for each in told) == [0, 5]
+    assert sorted(each.count("dkim=permerror") for each in told) == [0, 5]
+    assert all("more signatures were not looked at" in each for each in told)
+    assert rig.server.memory("VmHWM") - before < 50 * 1024
+
+
 SIGN = """
 const { dkimSign } = require('mailauth/lib/dkim/sign');
 const fs = require('fs');
