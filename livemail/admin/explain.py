@@ -63,6 +63,7 @@ class Explain:
         told = msgspec.structs.asdict(story)
         told["message_id"] = story.message_id.decode("utf-8", "replace")
         told["recipients"] = [msgspec.structs.asdict(each) for each in story.recipients]
+        del told["answers"], told["quiet"]
         told["filters"] = [msgspec.structs.asdict(each) for each in story.filters]
         told["delivered"] = [await self._place(place) for place in kept.places]
         told["queued"] = await self._queued(story)

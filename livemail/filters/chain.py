@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Coroutine, Sequence
 from time import perf_counter
 from types import CoroutineType
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred
@@ -247,10 +247,13 @@ class ChainTransaction:
                 noted.append((at, edits))
                 view = Message(content, edits, fields)
                 answer = await self._judge(at, view, edits)
+                if answer is CONTINUE and not edits.made:
+                    fields = view.parsed_fields
+                    continue
                 if plan.filters[at].spec.shadow:
                     fields = view.parsed_fields
                     continue
-                if edits and isinstance(answer, Continue | Quarantine | Accept):
+                if edits.made and isinstance(answer, Continue | Quarantine | Accept):
                     envelope = self._edited(envelope, edits)
                     if edits.changes_message:
                         content = await self._rewrite(view)
@@ -284,7 +287,7 @@ class ChainTransaction:
         before = len(self.state.records)
         for stage in self.plan.filters[at].content_stages:
             found = self._body(at, view) if stage == "body" else self._run(at, stage, (view,))
-            answer = await found if isinstance(found, CoroutineType) else cast(Verdict, found)
+            answer = await found if isinstance(found, CoroutineType) else found  # type: ignore[assignment]
             if edits.fault and not asked.is_broken:
                 answer = self._failure(at, stage, edits.fault, 0.0)
             if asked.is_broken or (answer is not CONTINUE and not isinstance(answer, Continue)):
@@ -292,7 +295,7 @@ class ChainTransaction:
         edits.close()
         if asked.is_broken:
             edits.forget()
-        elif edits:
+        elif edits.made:
             if self._decisions is not None:
                 self._decisions.edited(at, edits)
             if not spec.shadow:
@@ -320,7 +323,7 @@ class ChainTransaction:
             offset += len(chunk)
             began = clock.seconds()
             found = self._run(at, "body", (chunk,), left)
-            verdict = await found if isinstance(found, CoroutineType) else cast(Verdict, found)
+            verdict = await found if isinstance(found, CoroutineType) else found  # type: ignore[assignment]
             left -= clock.seconds() - began
             if self._asked[at].is_broken or (verdict is not CONTINUE and not isinstance(verdict, Continue)):
                 break
@@ -385,7 +388,7 @@ class ChainTransaction:
             ):
                 continue
             found = self._run(at, stage, arguments)
-            answer = await found if isinstance(found, CoroutineType) else cast(Verdict, found)
+            answer: Any = await found if isinstance(found, CoroutineType) else found
             if answer is CONTINUE:
                 continue
             if self.plan.filters[at].spec.shadow:
@@ -393,7 +396,8 @@ class ChainTransaction:
             if isinstance(answer, Quarantine):
                 verdict = answer
             elif not isinstance(answer, Continue):
-                return answer
+                refusal: Verdict = answer
+                return refusal
         return verdict
 
     def _is_wanted(self, at: int, stage: str, recipient: Recipient | None, accounts: set[str] | None = None) -> bool:
@@ -567,6 +571,8 @@ class ChainTransaction:
             self._decisions = None
         asked, self._asked = self._asked, {}
         for at, each in asked.items():
+            if not self.plan.filters[at].has_closed:
+                continue
             try:
                 each.filter.closed()
             except Exception:

@@ -20,20 +20,22 @@ class EditError(RuntimeError):
 
 
 class Edits:
-    """One filter's edits of one message.  fault: why they are void, None while they are sound."""
+    """One filter's edits of one message.  fault: why they are void, None while they are sound.  made: whether there are any."""
 
-    __slots__ = ("_is_open", "body", "envelope", "fault", "headers")
+    __slots__ = ("_is_open", "body", "envelope", "fault", "headers", "made")
 
     def __init__(self) -> None:
         self.headers: list[HeaderEdit] = []
         self.envelope: list[EnvelopeEdit] = []
         self.body: bytes | None = None
         self.fault: EditError | None = None
+        self.made = False
         self._is_open = True
 
-    def __bool__(self) -> bool:
-        """Whether there is anything."""
-        return bool(self.headers or self.envelope) or self.body is not None
+    def take(self, headers: list[HeaderEdit], envelope: list[EnvelopeEdit], body: bytes | None) -> None:
+        """Have these, noted elsewhere, instead of what there is."""
+        self.headers, self.envelope, self.body = headers, envelope, body
+        self.made = bool(headers or envelope) or body is not None
 
     @property
     def changes_message(self) -> bool:
@@ -46,9 +48,7 @@ class Edits:
 
     def forget(self) -> None:
         """Void them all."""
-        self.headers.clear()
-        self.envelope.clear()
-        self.body = None
+        self.take([], [], None)
 
     def header(self, edit: HeaderEdit) -> None:
         """Note an edit of the header."""
@@ -81,6 +81,7 @@ class Edits:
     def _check(self) -> None:
         if not self._is_open:
             self._spoil(LATE)
+        self.made = True
 
     def _spoil(self, why: str) -> None:
         error = EditError(why)

@@ -336,9 +336,7 @@ class RemoteFilter(Filter):
             raise FailedElsewhere(told.error, told.line)
         edits = self._edits
         if edits is not None:
-            edits.headers[:] = told.headers
-            edits.envelope[:] = told.envelope
-            edits.body = told.body
+            edits.take(told.headers, told.envelope, told.body)
         for points, reason in told.scores:
             tx.add_score(points, reason)
         assert told.verdict is not None

@@ -65,6 +65,7 @@ class Loaded:
         self.config = spec.config if spec.config is not None else spec.filter.Config()
         self.is_scoped = bool(spec.domains or spec.accounts)
         self.in_thread = spec.filter.blocking and spec.isolation == "none"
+        self.has_closed = spec.filter.closed is not Filter.closed or spec.isolation != "none"
         self.content_stages = tuple(stage for stage in CONTENT_STAGES if spec.overrides(stage))
         self.shown_name = f"{spec.name} (shadow)" if spec.shadow else spec.name
         self.compared = 0

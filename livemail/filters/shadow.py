@@ -48,7 +48,7 @@ class Decisions:
 
     def edited(self, at: int, edits: Edits) -> None:
         """A filter made edits."""
-        if at not in self._watched or not edits:
+        if at not in self._watched or not edits.made:
             return
         for edit in edits.headers:
             self._of[at].append(

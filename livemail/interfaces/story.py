@@ -44,8 +44,12 @@ class ToldFilter(msgspec.Struct, frozen=True, array_like=True):
     edits: tuple[str, ...]
 
 
+Quiet = tuple[str, str, int, int]
+"""A filter that had nothing to say: name, stage, microseconds, count.  Most are, so they are kept short."""
+
+
 class Story(msgspec.Struct, frozen=True, array_like=True):
-    """One mail transaction.
+    """One mail transaction.  answers: of filters, each with its place among all of them; quiet: the others.
 
     transaction: its id in our reply, Received and the log.  time: seconds since the epoch.  reverse_path: with angle brackets.
     size: octets of the content, 0 when none came.  outcome: taken, discarded or refused; code, enhanced, text: what we answered, and
@@ -71,8 +75,20 @@ class Story(msgspec.Struct, frozen=True, array_like=True):
     text: str = ""
     reason: str = ""
     is_junk: bool = False
-    filters: tuple[ToldFilter, ...] = ()
+    answers: tuple[tuple[int, ToldFilter], ...] = ()
+    quiet: tuple[Quiet, ...] = ()
     scores: tuple[tuple[float, str], ...] = ()
+
+    @property
+    def filters(self) -> list[ToldFilter]:
+        """What each filter said, in the order they were asked."""
+        told = [
+            ToldFilter(name, stage, "continue", "", "", spent, count, False, ())
+            for name, stage, spent, count in self.quiet
+        ]
+        for position, answer in self.answers:
+            told.insert(position, answer)
+        return told
 
 
 class StoryPlace(msgspec.Struct, frozen=True, array_like=True):

@@ -14,6 +14,7 @@ from livemail.interfaces.story import (
     MAX_RECIPIENTS,
     MAX_TEXT,
     MAX_TOLD,
+    Quiet,
     Story,
     ToldFilter,
     ToldRecipient,
@@ -131,7 +132,7 @@ class Teller:
             text,
             error.reason[:MAX_TEXT] if error is not None else "",
             is_junk,
-            _filters(records) if records else (),
+            *(_filters(records) if records else ((), ())),
         )
         self._notes.note(self.transaction, encode_story(story), digest)
 
@@ -140,25 +141,30 @@ def _answer(error: MailError | None) -> tuple[int, str, str]:
     return (0, "", "") if error is None else (error.code, error.enhanced, error.text[:MAX_TEXT])
 
 
-def _filters(records: Sequence[Record]) -> tuple[ToldFilter, ...]:
+def _filters(records: Sequence[Record]) -> tuple[tuple[tuple[int, ToldFilter], ...], tuple[Quiet, ...]]:
+    """Divide what filters said into answers with their places, and the quiet ones."""
     if len(records) > MAX_TOLD:
         # What matters first: verdicts, edits and failures; then the rest, in their order again.
         ranked = sorted(range(len(records)), key=lambda at: (not _matters(records[at]), at))[:MAX_TOLD]
         records = [records[at] for at in sorted(ranked)]
-    return tuple([_told(record) for record in records])
+    answers: list[tuple[int, ToldFilter]] = []
+    quiet: list[Quiet] = []
+    for at, record in enumerate(records):
+        if record.verdict is CONTINUE and not record.edits and not record.is_failure:
+            quiet.append((record.filter, record.stage, int(record.seconds * 1_000_000), record.count))
+        else:
+            answers.append((at, _told(record)))
+    return tuple(answers), tuple(quiet)
 
 
 def _told(record: Record) -> ToldFilter:
-    microseconds = int(record.seconds * 1_000_000)
-    if record.verdict is CONTINUE and not record.edits and not record.is_failure:
-        return ToldFilter(record.filter, record.stage, "continue", "", "", microseconds, record.count, False, ())
     return ToldFilter(
         record.filter,
         record.stage,
         _word(record.verdict),
         _said(record.verdict),
         getattr(record.verdict, "reason", "")[:MAX_TEXT],
-        microseconds,
+        int(record.seconds * 1_000_000),
         record.count,
         record.is_failure,
         tuple(edit[:MAX_TEXT] for edit in record.edits[:20]),
