@@ -154,6 +154,7 @@ class Filter:
 
     blocking: the stages run in a thread and must not await anything.
     server: the `Server` around.  shared: what `start` returned, the same for all objects.
+    must_defer: an object that knows it was about to act sets it: a failure from then on defers, even with on_failure = "skip".
     """
 
     class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -166,6 +167,7 @@ class Filter:
 
     server: Server = Server()
     shared: Any = None
+    must_defer: bool = False
 
     def __init__(self, config: msgspec.Struct) -> None:
         self.config: Any = config

@@ -488,7 +488,8 @@ class ChainTransaction:
         if spec.shadow:
             meaning: Verdict = CONTINUE
         else:
-            meaning = CONTINUE if spec.on_failure == "skip" else msgspec.structs.replace(FAILED, reason=reason)
+            passes = spec.on_failure == "skip" and not asked.filter.must_defer
+            meaning = CONTINUE if passes else msgspec.structs.replace(FAILED, reason=reason)
         asked.is_broken, asked.broken = True, meaning
         if self._decisions is not None:
             self._decisions.failed(at, stage, told(error))

@@ -14,7 +14,7 @@ go on as if it had not been filtered, whatever the administrator chose for a mil
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -89,13 +89,14 @@ OFFERED_STEPS: Final = (codes.STEPS[codes.VERSION] & ~codes.RCPT_REJECTED) | cod
 
 
 class Client:
-    """One dialogue.  max_body: octets a new body may have.  options: as negotiated."""
+    """One dialogue.  max_body: octets a new body may have.  options: as negotiated.  on_edit: called when an edit comes."""
 
     def __init__(self, link: Link, times: Times, max_body: int) -> None:
         self.link = link
         self.options = Options(0, 0, 0)
         self.chunk_octets = CHUNK_OCTETS
         self.is_connected = False
+        self.on_edit: Callable[[], None] | None = None
         self._times = times
         self._max_body = max_body
         self._skipped: set[bytes] = set()
@@ -257,6 +258,8 @@ class Client:
         if said == codes.PROGRESS:
             return None
         if command == codes.BODYEOB and said in EDITS:
+            if self.on_edit is not None:
+                self.on_edit()
             edits.take(said, data)
             return None
         if said not in ANSWERS[command]:

@@ -291,10 +291,18 @@ class Milter(Filter):
             if answer.command != codes.CONTINUE:
                 return answer
             at += len(chunk)
-        answer = await client.end_of_message(self._macros(tx, codes.BODYEOB))
+        client.on_edit = self._acts
+        try:
+            answer = await client.end_of_message(self._macros(tx, codes.BODYEOB))
+        finally:
+            client.on_edit = None
         if answer.command in {codes.CONTINUE, codes.ACCEPT}:
             return self._edit(tx, message, answer) or answer
         return answer
+
+    def _acts(self) -> None:
+        """An edit has come: even when the chain's patience ends before the milter's answer, the message is not to pass."""
+        self.must_defer = True
 
     def _edit(self, tx: Transaction, message: Message, answer: Answer) -> Verdict | None:
         """Make the milter's edits; return Quarantine when it asked for that.

@@ -50,7 +50,7 @@ MEMBERS = {
         "remove_header", "replace_body",
     },
     api.MessagePart: {"media_type", "header", "filename", "extension", "size", "read", "decoded"},
-    api.Filter: {"Config", "blocking", "server", "shared"},
+    api.Filter: {"Config", "blocking", "server", "shared", "must_defer"},
 }  # fmt: skip
 
 

@@ -282,20 +282,24 @@ def test_a_milter_for_some_recipients_only_is_told_of_mail_when_one_comes():
     assert script.commands() == "OCHMRTLLLLNBE"
 
 
-def test_out_of_time_drops_the_dialogue():
+@pytest.mark.parametrize("on_failure", ["defer", "skip"])
+@pytest.mark.parametrize("answers", [[(codes.PROGRESS, b"")], [(codes.REPLBODY, b"half")]])
+def test_out_of_time_drops_the_dialogue_and_in_the_middle_of_edits_defers_in_any_case(answers, on_failure):
     class Slow(Script):
         async def receive(self, seconds):
             if not self.queue:
                 await Deferred()
             return await super().receive(seconds)
 
-    script = Slow(BODYEOB=[(codes.PROGRESS, b"")])
-    made = Rig(filters=[milter(script)])
+    script = Slow(BODYEOB=answers)
+    made = Rig(filters=[milter(script, on_failure=on_failure)])
     client = made.connect()
     client.feed(b"MAIL FROM:<a@b.example>\r\nRCPT TO:<you@localhost>\r\nDATA\r\n")
     assert client.feed(MAIL + b".\r\n") == ""
     made.clock.advance(31)
-    assert client.read().startswith("451 4.3.0")
+    passes = on_failure == "skip" and answers[0][0] == codes.PROGRESS
+    assert client.read().startswith("250" if passes else "451 4.3.0")
+    assert bool(made.mail()) is passes
     assert not script.is_open
 
 
