@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.system.rig import program
+from tests.system.rig import needs_root, program
 
 MAIN = """
 compatibility_level = 3.6
@@ -159,6 +159,7 @@ class Postfix:
 
     def __init__(self, folder: Path, port: int, far_port: int, milter: str, more: str = "") -> None:
         program("postfix")
+        needs_root("Postfix")
         self.folder, self.port = folder / "postfix", port
         queue, data = self.folder / "queue", self.folder / "data"
         for each in (self.folder, queue, data):

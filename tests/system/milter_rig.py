@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.system.far_end import wait_for_port
-from tests.system.rig import BIN, program
+from tests.system.rig import BIN, needs_root, program
 
 PORTS = {"milter": 18101, "postfix": 18102, "far": 18103, "opendkim": 18104, "rspamd": 18105}
 """Loopback, below the ephemeral range, and no other test's."""
@@ -56,6 +56,7 @@ class Daemon:
     def __init__(
         self, folder: Path, name: str, arguments: Sequence[str], port: int, address: str = "127.0.0.1"
     ) -> None:
+        needs_root(name)
         self._name = name
         self.log = folder / f"{name}.out"
         with self.log.open("ab") as output:

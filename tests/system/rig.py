@@ -36,6 +36,12 @@ def program(name: str) -> str:
     return found
 
 
+def needs_root(what: str) -> None:
+    """Leave a test out by name where we are not root and it needs to be."""
+    if os.geteuid() != 0:
+        pytest.skip(f"{what} wants root")
+
+
 def run(arguments: Sequence[str | Path], *, seconds: float = 60, **options: object) -> subprocess.CompletedProcess[str]:
     """Run a foreign program to its end, output captured as text."""
     return subprocess.run(
