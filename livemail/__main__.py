@@ -5,7 +5,7 @@
                                                    alias add|list|show|set|remove
                                                    route show
                                                    queue list|show|stats|retry|hold|release|drop|edit|flush
-                                                   store check|backup DIR|verify DIR|restore DIR
+                                                   store check|repair|backup DIR|verify DIR|restore DIR
                                                    message explain · filter new|test|list|reload|replay
                                                    import maildir|mbox|eml|imap SOURCE --account NAME
                                                    export maildir|mbox|eml TARGET --account NAME
@@ -43,6 +43,7 @@ from livemail.admin import (
     command,
     control,
     dkim_words,
+    mending,
     message_words,
     queue_words,
     route_words,
@@ -51,6 +52,7 @@ from livemail.admin import (
 from livemail.admin.backups import Backups
 from livemail.admin.explain import Explain
 from livemail.admin.filter_words import add_words as add_filter_words
+from livemail.admin.mending import Mending
 from livemail.admin.operations import (
     EX_NO_PERMISSION,
     EX_NO_STORE,
@@ -86,7 +88,9 @@ def parser() -> argparse.ArgumentParser:
     words.set_defaults(data=None, config=None, json=False)
     words.add_argument("--version", action="version", version=f"livemail {__version__}")
     subparsers = words.add_subparsers(metavar="WORD", required=True)
-    backup_words.add_words(command.add_words(subparsers))
+    store = command.add_words(subparsers)
+    backup_words.add_words(store)
+    mending.add_words(store)
     dkim_words.add_words(subparsers)
     message_words.add_words(subparsers)
     transfer_words.add_words(subparsers)
@@ -196,8 +200,9 @@ class Target:
                 operations.add("message.explain", Explain(store))
                 add_queue_operations(operations, store, time.time)
                 moves = Transfers(store, directory.local_domains, threads.blocking, os.cpu_count() or 1)
+                repairs = Mending(store, is_serving=False)
                 backups = Backups(store, directory.local_domains, threads.blocking)
-                for name, function in (moves.operations() | backups.operations()).items():
+                for name, function in (moves.operations() | backups.operations() | repairs.operations()).items():
                     operations.add(name, function)
                 return threads.wait(operations.perform(operation, arguments, progress))
             finally:

@@ -37,6 +37,7 @@ from livemail.admin import addresses, control, first_run, route_words
 from livemail.admin.backups import Backups
 from livemail.admin.explain import Explain
 from livemail.admin.filters import FilterOperations
+from livemail.admin.mending import Mending
 from livemail.admin.operations import Operations, Refused
 from livemail.admin.transfers import Transfers
 from livemail.auth.authenticator import Authenticator
@@ -172,6 +173,7 @@ def wire(
     route_words.add_to(operations, directory, routing)
     operations.add("message.explain", Explain(store))
     more = transfers(config, store, directory, threads).operations()
+    more |= Mending(store, is_serving=True).operations()
     more |= Backups(store, directory.local_domains, threads.blocking).operations()
     for name, function in more.items():
         operations.add(name, function)

@@ -83,7 +83,7 @@ class Close(msgspec.Struct, tag=True):
 
 
 class Ready(msgspec.Struct, tag=True):
-    """The process can be asked."""
+    """The process runs, and can be asked where it is."""
 
 
 class Spoken(msgspec.Struct):

@@ -1,7 +1,7 @@
 """A filter in a process of its own: the server's side.
 
     server: Worker, one for each configured filter            process (`livemail.filters.worker`)
-    Begin: class, configuration, memory ────────────────────► limits its memory, imports, Filter.start, Ready
+    Begin: class, configuration, memory ────────────────────► Ready; then limits its memory, imports, Filter.start
     Ask, for any transaction, many at a time ───────────────► runs the stage
        ◄──────────────────────────────────── Told: verdict, edits, or the exception with its line
        ◄─────────── a question for content, answered at once  Message.read of a large message
@@ -25,6 +25,7 @@ from typing import Any, Final
 import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -41,6 +42,8 @@ from livemail.mail.envelope import Recipient, ReversePath
 
 STACK_SECONDS: Final = 0.3
 """For which a process that hangs may write its stack before it is killed."""
+START_SECONDS: Final = 30.0
+"""How long a process may take to begin, whatever its filter's timeout: a busy machine is no fault of the filter."""
 RESTART_SECONDS: Final = 1.0
 STOP_SECONDS: Final = 5.0
 _PROGRAM: Final = "from livemail.filters.worker import main; main()"
@@ -156,6 +159,7 @@ class Worker:
         )
         self._process: _Process | None = None
         self._pending: dict[int, tuple[_Process, Deferred[Told]]] = {}
+        self._calls: dict[int, IDelayedCall] = {}
         self._objects = 0
         self._requests = 0
         self._remotes: dict[int, RemoteFilter] = {}
@@ -201,9 +205,10 @@ class Worker:
         answer: Deferred[Told] = Deferred(lambda _: None)
         self._pending[request] = (process, answer)
         reactor = self._server.reactor
-        call = reactor.callLater(self._timeout, self._hangs, process, request)
+        self._calls[request] = reactor.callLater(self._timeout, self._hangs, process, request)
 
         def over(result: Any) -> Any:
+            call = self._calls.pop(request)
             if call.active():
                 call.cancel()
             self._pending.pop(request, None)
@@ -213,8 +218,18 @@ class Worker:
         process.send(question)
         return answer
 
-    def _hangs(self, process: _Process, request: int) -> None:
-        """No answer: have the process say where it is, then kill it."""
+    def _hangs(self, process: _Process, request: int, waited: float = 0.0) -> None:
+        """No answer: have the process say where it is, then kill it.
+
+        A process that has not begun yet would die of the question itself, and the filter is not to blame: it gets more time.
+        """
+        waited += self._timeout
+        if not process.is_ready and waited < START_SECONDS:
+            self._calls[request] = self._server.reactor.callLater(self._timeout, self._hangs, process, request, waited)
+            return
+        if not process.is_ready:
+            self._kill(process, request)
+            return
         process.signal(signal.SIGUSR1)
         self._server.reactor.callLater(STACK_SECONDS, self._kill, process, request)
 

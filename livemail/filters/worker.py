@@ -159,7 +159,6 @@ class Served(Protocol):
         )
         resource.setrlimit(resource.RLIMIT_AS, (begin.memory, begin.memory))
         self._shared = found.start(self._config, self._server)
-        self._send(Ready())
 
     def _ask(self, ask: Ask) -> None:
         try:
@@ -243,6 +242,8 @@ def main() -> None:
     os.umask(0o077)
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
+    # At once, not with the reactor's first turn: a filter that spins in it would never be asked where it is.
+    os.write(exchange.ANSWERS, exchange.frame(Ready()))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     pipes: Any = StandardIO

@@ -211,6 +211,14 @@ class Problem(msgspec.Struct, frozen=True):
     detail: str
 
 
+class Repaired(msgspec.Struct, frozen=True):
+    """What a repair did, or would do.  kind, where: as in `Problem`; action: for the administrator."""
+
+    kind: str
+    where: str
+    action: str
+
+
 class Report(msgspec.Struct, frozen=True):
     """What `IMailStore.check` saw."""
 

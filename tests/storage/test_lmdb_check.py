@@ -67,7 +67,7 @@ def record(**fields):
         ("acnt", lambda _: None, {"account-counters"}),
         ("user", lambda _: None, {"account-name"}),
         ("mname", lambda _: None, {"mailbox-name"}),
-        ("mbox", lambda _: None, {"message-orphan", "account-counters", "content-references"}),
+        ("mbox", lambda _: None, {"mailbox-counters", "message-orphan", "account-counters", "content-references"}),
         ("msg", record(uid=9), {"message-uid"}),
         ("msg", record(keywords=1), {"message-keywords"}),
         ("msg", record(modseq=0), {"message-modseq"}),

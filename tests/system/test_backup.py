@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import lmdb
 import pyrage
 
 from tests.system.mail import deliver, fetch_all, imap, smtp
@@ -84,3 +85,36 @@ def test_an_account_gets_back_what_it_lost_beside_the_running_server(fresh: Serv
     assert nobody.returncode == 67
     usage = fresh.livemail("store", "restore", str(tmp_path / "b"), "--mailbox", "INBOX", "--to", str(tmp_path / "n"))
     assert usage.returncode == 64
+
+
+def test_repair_plans_beside_the_server_and_works_without_it(fresh: Server) -> None:
+    fresh.start()
+    send(fresh, "one", "two")
+    before = everything(fresh)
+    sound = fresh.livemail("store", "repair", "--dry-run")
+    assert (sound.returncode, sound.stdout) == (0, "nothing to repair\n")
+    running = fresh.livemail("store", "repair")
+    assert running.returncode == 75
+    assert "stop it, repair" in running.stderr
+    fresh.stop()
+    shard = fresh.data / "store" / "shard-00"
+    with lmdb.open(str(shard), max_dbs=32, map_size=1 << 40, lib_version=0) as index:
+        for table in (b"mcnt", b"cache"):
+            handle = index.open_db(table, create=False)
+            with index.begin(write=True) as txn:
+                cursor = txn.cursor(handle)
+                cursor.first()
+                cursor.delete()
+    assert fresh.livemail("store", "check").returncode == 1
+    plan = fresh.livemail("store", "repair", "--dry-run", "--json")
+    assert plan.returncode == 1
+    assert {each["kind"] for each in json.loads(plan.stdout)} >= {"mailbox-counters", "cache-row"}
+    assert fresh.livemail("store", "check").returncode == 1
+    assert fresh.livemail("store", "repair").returncode == 0
+    checked = fresh.livemail("store", "check")
+    assert checked.returncode == 0, checked.stdout
+    fresh.start()
+    after = everything(fresh)
+    assert after.keys() == before.keys()
+    # The first message's delivery prefix was in the row that was lost.
+    assert [octets for uid, octets in after.items() if uid > 1] == [octets for uid, octets in before.items() if uid > 1]

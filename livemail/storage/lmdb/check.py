@@ -168,6 +168,11 @@ class Check:
             if txn.get(key[:4], db=tables.acct) is None:
                 self._found("mailbox-orphan", where, "has no account")
 
+        for key in txn.cursor(tables.mcnt).iternext(values=False):
+            if key not in self._mailboxes:
+                account_id, id_ = MAILBOX_KEY.unpack(key)
+                self._found("mailbox-counters", f"account {account_id}, mailbox {id_}", "counters of no mailbox")
+
     def _read_messages(self, txn: Transaction) -> Generator[Step, None, None]:
         tables = self._tables
         total = txn.stat(tables.msg)["entries"]

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from livemail.interfaces.backup import BackupFailed, BackupReport, IBackupStore
+from livemail.interfaces.mending import IMendStore
 from livemail.interfaces.runtime import IWatcher, Now, RunBlocking
 from livemail.interfaces.storage import (
     AccountRecord,
@@ -19,6 +20,7 @@ from livemail.interfaces.storage import (
     Delivery,
     IMailStore,
     Progress,
+    Repaired,
     Report,
 )
 from livemail.interfaces.story import KeptStory
@@ -39,6 +41,7 @@ from livemail.storage.lmdb.folder import Folder, open_folder
 from livemail.storage.lmdb.operations.accounts import AddAccounts, RemoveAccount, SetPassword
 from livemail.storage.lmdb.operations.deliveries import Deliver, Item, Prepared, prepare
 from livemail.storage.lmdb.operations.group import Event, Operation
+from livemail.storage.lmdb.operations.repair import Planner, Repair
 from livemail.storage.lmdb.queue import LMDBQueue
 from livemail.storage.lmdb.reader import Reader
 from livemail.storage.lmdb.recovery import recover_tail, refuse_lost
@@ -71,7 +74,7 @@ def in_segments(_name: str) -> Path | None:
     return None
 
 
-@implementer(IMailStore, IBackupStore)
+@implementer(IMailStore, IBackupStore, IMendStore)
 class LMDBStore:
     """One open store.  Made by `open`."""
 
@@ -351,6 +354,25 @@ class LMDBStore:
         )
         await self._in_steps(check, progress, "the check")
         return check.report()
+
+    async def plan_repair(self) -> Sequence[Repaired]:
+        """What `repair` would do.  Runs beside the server."""
+
+        def plan() -> Sequence[Repaired]:
+            with self._environment.begin() as txn:
+                return Planner(txn, self._tables, self._folder.segments, int(self._now())).plan().fixes
+
+        self._refuse_if_closed()
+        self._checks += 1
+        try:
+            return await self._run_blocking(plan)
+        finally:
+            self._leave()
+
+    async def repair(self) -> Sequence[Repaired]:
+        """Derive the index anew from what is left, in one commit.  Sessions are not told: none may be open."""
+        fixes: Sequence[Repaired] = await self.write(Repair(self._folder.segments), frees=True)
+        return fixes
 
     async def backup(self, target: Path, recipient: str = "", progress: Progress | None = None) -> BackupReport:
         """Add one consistent backup to a folder.  Raises BackupFailed, StorageFailed."""
