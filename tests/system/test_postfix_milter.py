@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import smtplib
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,15 +119,14 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     (modules / "acting.py").write_text(FILTERS)
     (folder / "milter.toml").write_text(CONFIGURATION)
     (folder / "data").mkdir(mode=0o700)
-    far_end = FarEnd(PORTS["far"])
-    milter = LivemailMilter(folder, ["--config", str(folder / "milter.toml")], modules)
-    postfix = Postfix(folder, PORTS["postfix"], PORTS["far"], f"inet:127.0.0.1:{PORTS['milter']}")
-    try:
+    with contextlib.ExitStack() as running:
+        far_end = FarEnd(PORTS["far"])
+        running.callback(far_end.close)
+        milter = LivemailMilter(folder, ["--config", str(folder / "milter.toml")], modules)
+        running.callback(milter.stop)
+        postfix = Postfix(folder, PORTS["postfix"], PORTS["far"], f"inet:127.0.0.1:{PORTS['milter']}")
+        running.callback(postfix.stop)
         yield Front(postfix, far_end, milter)
-    finally:
-        postfix.stop()
-        milter.stop()
-        far_end.close()
 
 
 def test_header_edits_stand_where_they_would_stand_in_process(front: Front) -> None:
