@@ -158,6 +158,10 @@ def in_words(told: Mapping[str, Any]) -> str:
     for message in told["queued"]:
         for each in message["recipients"]:
             lines += _queue_in_words(message["id"], each)
+    if told["outcome"] == "taken" and not told["delivered"] and not told["queued"]:
+        lines.append(
+            "  left        nothing of it waits here any more: it was sent on, or its sender was told; the log has the attempts"
+        )
     return "\n".join(lines)
 
 

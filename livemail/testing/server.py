@@ -114,9 +114,9 @@ class FaultyStore(MemoryStore):
         self.faults.check("content")
         return super().new_content(size_hint)
 
-    async def deliver(self, batch: Sequence[Delivery]) -> Sequence[Delivered | MailError]:
+    def deliver_now(self, batch: Sequence[Delivery]) -> Sequence[Delivered | MailError]:
         self.faults.check("deliver")
-        return await super().deliver(batch)
+        return super().deliver_now(batch)
 
     async def account_named(self, name: str) -> AccountRecord | None:
         self.faults.check("login")

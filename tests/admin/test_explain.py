@@ -6,8 +6,24 @@ from livemail.admin.explain import Explain, in_words
 from livemail.admin.operations import Refused
 from livemail.filters import CONTINUE, Filter, Quarantine, Reject
 from livemail.filters.chain import FilterSpec
+from livemail.interfaces.filter import ConnectionInfo
+from livemail.interfaces.queue import (
+    Addressed,
+    Choice,
+    ClaimLimits,
+    Drop,
+    Filing,
+    Outcome,
+    Outgoing,
+    Settlement,
+    queue_id_text,
+)
+from livemail.interfaces.relay import Attempt, Reply
+from livemail.mail.address import Address, Path
+from livemail.mail.envelope import Envelope, Recipient, ReversePath
 from livemail.mail.ids import UIDSet
-from tests.smtp.rig import Rig, finish
+from livemail.smtp.story import Teller
+from tests.smtp.rig import NOW, Rig, finish
 
 MAIL = b"Message-ID: <one@b.example>\r\nSubject: one\r\n\r\nbody\r\n"
 
@@ -71,3 +87,34 @@ def test_a_copy_that_was_removed_or_whose_account_is_gone_is_said_so(sent):
     assert "UID 1 (not there any more)" in in_words(explain(rig, transaction)[0])
     finish(rig.store.remove_account("you@localhost"))
     assert "a removed mailbox" in in_words(explain(rig, transaction)[0])
+
+
+def test_what_waits_in_the_queue_is_told_with_its_attempts_and_what_left_is_said_to_have_left():
+    rig = Rig()
+    content = sink_of(rig)
+    reverse_path, far = ReversePath(Path(Address("you", "localhost"))), Recipient(Path(Address("ann", "far.example")))
+    teller = Teller(rig.store, "6553f100-7.1", NOW, ConnectionInfo("6553f100-7", "submission", "192.0.2.1"), "client")
+    teller.committing(content, Envelope(reverse_path, [far]), [], is_junk=False)
+    outgoing = Outgoing(content, reverse_path, (Addressed(far, "far.example"),), transaction="6553f100-7.1")
+    [queue_id] = finish(rig.store.queue.accept(Filing(outgoing=(outgoing,)))).queued
+    claimed = finish(rig.store.queue.claim(ClaimLimits(1, {}), 60)).jobs[0]
+    reply = Reply(451, "4.7.1", "come back later", "rcpt")
+    attempt = Attempt(NOW, 1.5, "mx.far.example", "192.0.2.9", "TLSv1.3 X", reply)
+    outcome = Outcome(0, "deferred", reply, "mx.far.example", next_attempt=NOW + 600)
+    finish(rig.store.queue.settle([Settlement(claimed.message.id, (outcome,), (attempt,))]))
+    for wanted in (queue_id_text(queue_id), "6553f100-7.1", "<one@b.example>"):
+        text = in_words(explain(rig, wanted)[0])
+        name = queue_id_text(queue_id)
+        assert (
+            f"queue       {name} for <ann@far.example>: deferred, 1 attempts, last mx.far.example said 451 4.7.1 come back later"
+            in text
+        )
+        assert "1.5 s, mx.far.example 192.0.2.9, TLSv1.3 X: 451 4.7.1 come back later" in text
+    finish(rig.store.queue.change(Choice(), Drop()))
+    assert "nothing of it waits here any more" in in_words(explain(rig, "6553f100-7.1")[0])
+
+
+def sink_of(rig):
+    sink = rig.store.new_content()
+    sink.write(MAIL)
+    return finish(sink.finish())
