@@ -204,9 +204,10 @@ class RelayingPostfix(Postfix):
         if tls:
             master += "tlsproxy unix - - n - 0 tlsproxy\n"
         if not sends:
-            master = "".join(line for line in master.splitlines(keepends=True) if not line.startswith("qmgr "))
+            main += "defer_transports = smtp\n"
         self.start(main, master)
 
     def queued(self) -> int:
         """Messages in its queue."""
-        return sum(1 for path in (self.folder / "queue" / "incoming").rglob("*") if path.is_file())
+        places = [self.folder / "queue" / name for name in ("incoming", "active", "deferred")]
+        return len({path.name for place in places for path in place.rglob("*") if path.is_file()})

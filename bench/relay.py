@@ -122,7 +122,7 @@ def measure(folder: Path, *, runs: int, count: int, size: int, tls: bool) -> lis
 
 
 def measure_queue(folder: Path, *, runs: int, count: int, size: int) -> list[str]:
-    """Both servers in turn, accepting into the queue; nothing leaves: Postfix has no queue manager, our next hop does not answer."""
+    """Both servers in turn, accepting into the queue; nothing leaves: Postfix defers it all, our next hop does not answer."""
     peer, ours = Figures("Postfix"), Figures("livemail")
     with contextlib.ExitStack() as running:
         postfix = RelayingPostfix(folder, NO_PORT, tls=False, sends=False)

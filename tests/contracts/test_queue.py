@@ -277,6 +277,16 @@ def test_mail_for_a_destination_that_is_down_is_handed_out_to_be_deferred(queue,
     assert (info.waiting, info.failures, info.not_before, info.reply) == (3, 1, rig.clock.seconds + 100, REFUSED)
 
 
+def test_new_mail_for_it_waits_until_it_is_looked_at_again(queue, rig):
+    queue.accept("u1@dead.example")
+    queue.settle(queue.claim()[0], "deferred", news=[down(rig, "dead.example")])
+    id_ = queue.accept("u2@dead.example", "v@alive.example")
+    assert addresses(queue.claim()) == [["v@alive.example"]]
+    assert queue.message(id_).recipients[0].next_attempt == rig.clock.seconds + 100
+    queue.change(Retry(), recipient="u2@*")
+    assert addresses(queue.claim()) == [["u2@dead.example"]]
+
+
 def test_then_one_job_probes_it(queue, rig):
     for number in range(3):
         queue.accept(f"u{number}@dead.example")

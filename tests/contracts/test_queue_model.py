@@ -71,9 +71,14 @@ class QueueMachine(RuleBasedStateMachine):
     def accept(self, addresses, priority, later):
         id_ = self.driver.accept(*addresses, priority=priority, not_before=self.now + later if later else 0.0)
         self.model.entries += [
-            Entry(id_, number, address, address.partition("@")[2], priority, self.now + later)
+            Entry(id_, number, address, address.partition("@")[2], priority, self.due_of(address, self.now + later))
             for number, address in enumerate(addresses)
         ]
+
+    def due_of(self, address, due):
+        """New mail for a destination that is down waits until that is looked at again."""
+        failures, not_before = self.model.down.get(address.partition("@")[2], (0, 0.0))
+        return max(due, not_before) if failures else due
 
     @rule(jobs=st.integers(0, 4), size=st.integers(1, 3), room=st.integers(1, 2))
     def claim_some(self, jobs, size, room):
@@ -250,7 +255,9 @@ class QueueMachine(RuleBasedStateMachine):
         for entry in entries:
             self.settle_one(entry, "failed")
         self.model.entries += [
-            Entry(settled.filed.queued[0], number, address, address.partition("@")[2], 0, self.now)
+            Entry(
+                settled.filed.queued[0], number, address, address.partition("@")[2], 0, self.due_of(address, self.now)
+            )
             for number, address in enumerate(addresses)
         ]
         self.model.tidy()

@@ -41,6 +41,8 @@ from livemail.storage.queue.records import (
     RECIPIENT_KEY,
     RecipientRow,
     milliseconds,
+    pack_recipient,
+    unpack_recipient,
 )
 from livemail.storage.queue.transaction import (
     CLAIMED_COUNT,
@@ -86,9 +88,14 @@ def _enqueue(queue: QueueTransaction, entry: Entry) -> QueueId:
     id_ = queue.new_id()
     tables = queue.tables
     tables.qmsg.put(MESSAGE_KEY.pack(id_), entry.message)
-    for number, (destination, due, row) in enumerate(entry.recipients):
+    for number, (name, due, row) in enumerate(entry.recipients):
+        destination = queue.destination(name)
+        if destination.failures and destination.not_before > due:
+            # It would only be handed out to be deferred until then.
+            due = destination.not_before  # noqa: PLW2901
+            row = pack_recipient(msgspec.structs.replace(unpack_recipient(row), due=due))  # noqa: PLW2901
         tables.qrcp.put(RECIPIENT_KEY.pack(id_, number), row)
-        queue.wait(id_, number, QUEUED, destination, entry.class_, due)
+        queue.wait(id_, number, QUEUED, name, entry.class_, due)
     queue.contents.reference(entry.digest, 1)
     queue.counters[MESSAGES] += 1
     queue.counters[OCTETS] += entry.octets

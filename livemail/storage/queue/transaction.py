@@ -10,7 +10,7 @@ How a million recipients are scheduled with a bounded look
 
     A destination found down stands in a list of its own.  Until ``not_before`` its recipients, as they become due, are handed
     out to be deferred with what was the matter: each keeps its own schedule, its delay report and its expiry, without a
-    connection.  Then one job probes.  Probes have a share of the connections of their own, so that neither ten thousand dead
+    connection.  New mail for it waits until then as well.  Then one job probes.  Probes have a share of the connections of their own, so that neither ten thousand dead
     destinations in front nor their timeouts keep the living ones waiting.
 
 Everything here changes rows through `write`; nothing is refused after the first change (`Group` says why).
