@@ -4,19 +4,23 @@ A destination begins with ``destination_first`` attempts.  Each success opens it
 that say "not so much" to every recipient halve it.  One that is down has one probe at a time, and opens from one when it
 is well again, so that a host that has just come back is not met by everything that waited for it.
 
-Only destinations with attempts running, or that are narrower than a new one, are remembered, the latter at most `REMEMBERED`: what
-is forgotten begins anew.
+A claim is a commit, and connections that waited for one would idle: so as many jobs again as may run are claimed ahead and wait
+here.  When their destination is found down they are deferred with it.
+
+Only destinations with attempts running, or that are narrower or wider than a new one, are remembered, the latter at most
+`REMEMBERED`: what is forgotten begins anew.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from collections.abc import Iterator
 from typing import Final
 
 from livemail.delivery.queue.settings import QueueSettings
-from livemail.interfaces.queue import ClaimLimits
+from livemail.interfaces.queue import Claimed, ClaimLimits
 
-REMEMBERED: Final = 1000
+REMEMBERED: Final = 300
 
 SWEPT: Final = 500
 """Recipients in hand at a time that need no connection."""
@@ -43,21 +47,51 @@ class Limits:
         self.active = 0
         self.probes = 0
         self.swept = 0
+        self.waiting: dict[str, deque[Claimed]] = {}
+        self._waiting = 0
 
     @property
     def is_full(self) -> bool:
-        """Whether no attempt may begin."""
-        return self.active >= self._settings.connections
+        """Whether no attempt may be claimed."""
+        return self.active + self._waiting >= 2 * self._settings.connections
+
+    def may_begin(self, destination: str) -> bool:
+        """Whether an attempt may begin now."""
+        window = self._windows.get(destination)
+        if self.active >= self._settings.connections:
+            return False
+        return window is None or window.active < window.size
+
+    def put_by(self, claimed: Claimed) -> None:
+        """Keep a job until its destination has room."""
+        self.waiting.setdefault(claimed.destination, deque()).append(claimed)
+        self._waiting += 1
+
+    def ready(self) -> Iterator[Claimed]:
+        """Yield jobs that may begin; each must begin before the next is asked for."""
+        for name in list(self.waiting):
+            jobs = self.waiting[name]
+            while jobs and self.may_begin(name):
+                self._waiting -= 1
+                yield jobs.popleft()
+            if not jobs:
+                del self.waiting[name]
+
+    def take_waiting(self, destination: str) -> deque[Claimed]:
+        """Give up the jobs that wait for a destination."""
+        jobs = self.waiting.pop(destination, deque())
+        self._waiting -= len(jobs)
+        return jobs
 
     def for_claim(self) -> ClaimLimits:
         """Return what may be claimed now."""
         settings = self._settings
-        rooms = {
-            name: 0 if window.active >= window.size else window.size - window.active
-            for name, window in self._windows.items()
-        }
+        rooms = {}
+        for name, window in self._windows.items():
+            room = (1 if window.failures else 2 * window.size) - window.active - len(self.waiting.get(name, ()))
+            rooms[name] = max(0, room)
         return ClaimLimits(
-            jobs=max(0, settings.connections - self.active),
+            jobs=max(0, 2 * settings.connections - self.active - self._waiting),
             rooms=rooms,
             room=min(settings.destination_first, settings.destination_connections),
             probes=max(0, max(1, int(settings.connections * settings.probe_share)) - self.probes),
@@ -93,7 +127,7 @@ class Limits:
             self.probes -= 1
         if not window.active:
             self._windows.move_to_end(destination)
-            if window.size >= min(self._settings.destination_first, self._settings.destination_connections):
+            if window.size == min(self._settings.destination_first, self._settings.destination_connections):
                 del self._windows[destination]
             while len(self._windows) > REMEMBERED + self.active:
                 first = next((name for name, each in self._windows.items() if not each.active), None)

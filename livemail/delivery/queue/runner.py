@@ -4,8 +4,8 @@
                     │                                                                ▲
                     └── its destination is down, or it is decided: no attempt ───────┘
 
-What it holds is what it works on: at most ``connections`` attempts and `SWEPT` recipients that need none, however long the
-queue is.  Everything else is the queue's: the schedule, who is next, what became of it.
+What it holds is what it works on: at most ``connections`` attempts, as many jobs claimed ahead, and `SWEPT` recipients that need
+no attempt, however long the queue is.  Everything else is the queue's: the schedule, who is next, what became of it.
 
 Exactly once, nearly
     The report about a failure is filed by the commit that records it, so a death leaves both or neither.  A delivery cannot
@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol
 
+import msgspec
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
 
@@ -208,7 +209,11 @@ class Runner:
         Deferred.fromCoroutine(self._keep_leases()).addErrback(self._bug, "keeping leases")
 
     async def _keep_leases(self) -> None:
-        claims = [(job.message.id, [one.number for one in job.message.recipients]) for job, _ in self._jobs.values()]
+        ahead = [job for jobs in self.limits.waiting.values() for job in jobs]
+        claims = [
+            (job.message.id, [one.number for one in job.message.recipients])
+            for job in [*(job for job, _ in self._jobs.values()), *ahead]
+        ]
         try:
             if claims:
                 await self._queue.renew(claims, self._settings.lease)
@@ -223,6 +228,9 @@ class Runner:
 
     def _begin(self, claimed: Claimed) -> None:
         is_attempt = not claimed.is_decided and claimed.down is None
+        if is_attempt and not self.limits.may_begin(claimed.destination):
+            self.limits.put_by(claimed)
+            return
         if is_attempt:
             self.limits.begin(claimed.destination, claimed.failures)
         else:
@@ -238,7 +246,10 @@ class Runner:
         self._look_for_more()
 
     def _look_for_more(self) -> None:
-        """There is room again: look, if the last look left something for want of it."""
+        """There is room again: begin what was claimed ahead; look, if the last look left something for want of room."""
+        if self._is_running:
+            for claimed in self.limits.ready():
+                self._begin(claimed)
         if self._is_more:
             self.look()
 
@@ -261,6 +272,9 @@ class Runner:
                     is_active = False
                     self.limits.end(claimed.destination, claimed.failures)
                     self._look_for_more()
+                if news is not None and news.failures:
+                    for other in self.limits.take_waiting(claimed.destination):
+                        self._begin(msgspec.structs.replace(other, down=news.reply))
             await self._settle(claimed, verdicts, attempts, news)
         finally:
             if is_active:
