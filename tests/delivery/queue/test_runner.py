@@ -206,6 +206,32 @@ def test_a_destination_that_is_down_gets_one_probe_now_and_then_and_opens_slowly
     assert host.most <= world.settings.destination_connections
 
 
+def test_what_was_claimed_ahead_is_deferred_with_its_destination_and_counts_no_attempt(world):
+    host = scripted(world, seconds=10.0)
+    for number in range(60):
+        world.accept(f"u{number}@a.example")
+    world.run(5)
+    assert (host.active, len(world.runner.limits.waiting["a.example"])) == (5, 5)
+    host.down = NO_CONNECTION
+    world.run(6)
+    assert host.attempts == 5
+    assert world.runner.limits.waiting == {}
+    stats = finish(world.queue.stats()).recipients
+    assert (stats["claimed"], stats["deferred"]) == (0, 60)
+
+
+def test_leases_of_what_was_claimed_ahead_are_prolonged(world):
+    host = scripted(world, seconds=2 * HOUR)
+    for number in range(10):
+        world.accept(f"u{number}@a.example")
+    world.run(HOUR)
+    assert finish(world.queue.stats()).recipients["claimed"] == 10
+    assert host.attempts == 5
+    world.run(5 * HOUR)
+    assert is_empty(world)
+    assert len(world.relay.delivered) == sum(world.relay.delivered.values()) == 10
+
+
 def test_the_back_off_of_a_destination_doubles_up_to_its_most(world):
     scripted(world, down=GO_AWAY)
     world.accept("a@a.example")
