@@ -176,7 +176,7 @@ def _filter_in_words(each: Mapping[str, Any]) -> str:
 def _queue_in_words(name: str, each: Mapping[str, Any]) -> list[str]:
     line = f"  queue       {name} for {each['recipient']}: {each['state']}, {each['attempts']} attempts"
     if each["last"]:
-        line += f", last {each['host']} said {each['last']}".replace("  ", " ")
+        line += f", last: {each['host']} said {each['last']}" if each["host"] else f", last: {each['last']}"
     if each["state"] in {"queued", "deferred"}:
         line += f", next {_time(each['next_attempt'])}"
     return [

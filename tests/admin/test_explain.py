@@ -106,7 +106,7 @@ def test_what_waits_in_the_queue_is_told_with_its_attempts_and_what_left_is_said
         text = in_words(explain(rig, wanted)[0])
         name = queue_id_text(queue_id)
         assert (
-            f"queue       {name} for <ann@far.example>: deferred, 1 attempts, last mx.far.example said 451 4.7.1 come back later"
+            f"queue       {name} for <ann@far.example>: deferred, 1 attempts, last: mx.far.example said 451 4.7.1 come back later"
             in text
         )
         assert "1.5 s, mx.far.example 192.0.2.9, TLSv1.3 X: 451 4.7.1 come back later" in text
