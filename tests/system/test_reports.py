@@ -16,8 +16,6 @@ from tests.delivery.strict_report import Strict, parse
 from tests.system.mail import fetch_all, imap
 from tests.system.rig import Server
 
-pytest.importorskip("livemail.delivery.queue.runner", reason="nothing leaves before there is a queue runner")
-
 
 class NextHop(socketserver.ThreadingTCPServer):
     """Takes everything but what is for ``full@``; remembers the lines it heard.  dsn: whether it offers DSN."""
