@@ -6,7 +6,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from typing import Final, Protocol
 
-from livemail.interfaces.storage import Delivered, Delivery
+from livemail.interfaces.storage import Delivered
 from livemail.mail.errors import MailError
 
 
@@ -151,6 +151,3 @@ class SortedTables:
         self.qlea = SortedTable()
         self.qdst = SortedTable()
         self.meta = SortedTable()
-
-
-Deliveries = Sequence[Delivery]
