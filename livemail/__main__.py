@@ -188,6 +188,7 @@ class Target:
                     call_from_thread=threads.call,
                     run_blocking=threads.blocking,
                     maildir_of=self._config.placement().maildir_of,
+                    quotas=self._config.quotas(),
                 )
             )
             try:

@@ -70,6 +70,7 @@ async def _replay(config: Config, arguments: Mapping[str, Any], progress: Progre
         call_from_thread=reactor.callFromThread,
         run_blocking=run_blocking,
         maildir_of=config.placement().maildir_of,
+        quotas=config.quotas(),
     )
     try:
         directory = StoreDirectory(store, config.directory)

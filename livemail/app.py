@@ -350,6 +350,7 @@ class MailServer(MultiService):
                 watcher=threads,
                 create=self.is_local_profile or self._may_create(),
                 maildir_of=self.config.placement().maildir_of,
+                quotas=self.config.quotas(),
             )
             self._store = store = threads.wait(opening)
             store.sync.poll_with(self._reactor)

@@ -22,6 +22,7 @@ from livemail.pop3.settings import POP3Settings
 from livemail.smtp.relay.settings import RelaySettings
 from livemail.smtp.settings import SMTPSettings
 from livemail.storage.placement import Placement, PlacementSettings
+from livemail.storage.quota import Quotas
 from livemail.storage.settings import StorageSettings
 
 Service = Literal["smtp", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s"]
@@ -100,7 +101,7 @@ class Config(Settings, frozen=True):
     """The file.
 
     data: the data folder; everything the server keeps is in it.  hostname: the name the server gives itself in greetings
-    and Received fields; "" is the machine's.  listen: the services.  domain, account: where accounts have their messages.  The rest are the sections of the same name; [smtp] is for
+    and Received fields; "" is the machine's.  listen: the services.  domain, account: where accounts have their messages, and their quotas.  The rest are the sections of the same name; [smtp] is for
     mail from other servers, [submission] for both services users send through, [lmtp] for local programs; [relay] is for mail we send to other hosts.  filter: the
     [[filter]] tables in their order, as written; `livemail.config.filters` gives them their meaning.
     """
@@ -139,6 +140,10 @@ class Config(Settings, frozen=True):
         """Where new accounts have their messages."""
         storage = self.storage
         return Placement(Path(self.data), storage.default, storage.maildir, self.domain, self.account)
+
+    def quotas(self) -> Quotas:
+        """What accounts, domains and the store may hold."""
+        return Quotas.of(self.storage, self.domain, self.account)
 
     def smtp_settings(self, service: str) -> SMTPSettings:
         """The settings of one of SMTP's four services."""

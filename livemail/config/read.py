@@ -13,7 +13,8 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
@@ -127,7 +128,9 @@ def build(kind: type[S], table: Mapping[str, Any], source: Source, at: KeyPath =
 
 
 def _bare(kind: Any) -> tuple[Any, msgspec.Meta]:
-    """Take a type and its bounds apart."""
+    """Take a type and its bounds apart.  What may be None is what is not written: TOML has no word for it."""
+    if get_origin(kind) in {Union, UnionType}:
+        (kind,) = (each for each in get_args(kind) if each is not NoneType)
     if get_origin(kind) is Annotated:
         bare, bounds = get_args(kind)
         return bare, bounds
@@ -178,7 +181,7 @@ def _measured(kind: Any, value: Any, name: str) -> Any:
 
 def _counts_octets(name: str) -> bool:
     """Sizes are named alike in every section."""
-    return name.endswith(("_octets", "_quota", "reserve_file")) or "_limit" in name
+    return name.endswith(("_octets", "quota", "quota_total", "reserve_file")) or "_limit" in name
 
 
 def _plain(kind: Any, bounds: msgspec.Meta, value: Any, source: Source, path: KeyPath, name: str) -> Any:

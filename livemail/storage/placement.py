@@ -1,4 +1,4 @@
-"""Where a new account's messages go: into segments, or into a Maildir, and which."""
+"""Where a new account's messages go: into segments, or into a Maildir, and which; and how many may go there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import quote
 
-from livemail.interfaces.settings import Settings
+from livemail.interfaces.settings import Count, Settings
 
 Kind = Literal["lmdb", "maildir"]
 
@@ -20,19 +20,31 @@ _FIELDS: Final = frozenset({"domain", "local", "name"})
 
 
 class PlacementSettings(Settings, frozen=True, kw_only=True):
-    """One ``[[domain]]`` or ``[[account]]`` table: where accounts made from now on have their messages.
+    """One ``[[domain]]`` or ``[[account]]`` table: where accounts made from now on have their messages, and their quotas.
 
-    name: of the domain, or of the account.  storage: "lmdb" or "maildir".  maildir: its folder, "" for what [storage] says.
+    name: of the domain, or of the account.  storage: "lmdb" or "maildir", not written for what [storage] says
+    (or, for an account, its domain).  maildir: its folder, "" for the one of [storage].  quota, messages, mailboxes: octets, messages and mailboxes an account
+    may hold, 0 for no limit, not written for what [storage] or the domain says.  quota_total, messages_total: of the domain
+    as a whole, 0 for no limit.
     """
 
     name: str
-    storage: Kind
+    storage: Kind | None = None
     maildir: str = ""
+    quota: int | None = None
+    messages: int | None = None
+    mailboxes: Count | None = None
+    quota_total: int = 0
+    messages_total: int = 0
 
     def faults(self) -> Iterator[tuple[str, str]]:
         """Yield (field, what is wrong with it and what to write instead)."""
         if self.maildir and self.storage != "maildir":
-            yield "maildir", 'names a folder, but storage is "lmdb"; write storage = "maildir", or remove it'
+            said = f'storage is "{self.storage}"' if self.storage else "storage is not written"
+            yield "maildir", f'names a folder, but {said}; write storage = "maildir", or remove it'
+        if "@" in self.name and (self.quota_total or self.messages_total):
+            field = "quota_total" if self.quota_total else "messages_total"
+            yield field, "is of a domain as a whole; an account has `quota` and `messages`"
         if self.maildir:
             yield from template_faults(self.maildir, needs_local="@" not in self.name)
 
@@ -68,7 +80,8 @@ class Placement:
     def maildir_of(self, name: str) -> Path | None:
         """Return the folder of a new account; None for segments.  name: canonical login."""
         local, _, domain = name.rpartition("@")
-        found = self._accounts.get(name) or self._domains.get(domain)
+        tables = (self._accounts.get(name), self._domains.get(domain))
+        found = next((table for table in tables if table is not None and table.storage), None)
         if (found.storage if found is not None else self._default) != "maildir":
             return None
         template = found.maildir if found is not None and found.maildir else self._template

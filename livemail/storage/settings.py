@@ -20,8 +20,10 @@ class StorageSettings(Settings, frozen=True):
     before it moves to a spool file.  reserve_octets, reserve_percent: new mail is refused when less than the greater of
     both is free on the disk; reserve_inodes: likewise for inodes.  reserve_file: octets of a file given up when even an
     expunge finds the disk full.  segment_octets: a segment file is closed when it is larger.  map_octets: address
-    space for the index, not disk space.  account_quota: octets one account may hold, 0 for no limit.  max_mailboxes: mailboxes
-    per account.  change_rows, expunge_rows: commands per account, and expunges per mailbox, whose changes are remembered.
+    space for the index, not disk space.  account_quota, account_messages, max_mailboxes: octets, messages and mailboxes one
+    account may hold, unless its table or its domain's says otherwise; 0 for no limit.  store_quota, store_messages: octets and
+    messages of all accounts together.  quota_warning_percent: of a quota at which its owner and the log are told, 0 for
+    never.  over_quota: whether mail over quota is refused for good (552) or for now (452).  change_rows, expunge_rows: commands per account, and expunges per mailbox, whose changes are remembered.
     max_queued: commands waiting for the disk before more are refused; max_queued_octets: likewise their contents' octets in
     memory.  queue_recipients: recipients the queue of outbound mail may hold, 0 for any number; more are refused for now.
     writer: where groups are committed: in a process of its own, beside the reactor's core, or in a thread of the
@@ -40,7 +42,12 @@ class StorageSettings(Settings, frozen=True):
     segment_octets: Annotated[int, Meta(ge=MIB)] = 256 * MIB
     map_octets: Annotated[int, Meta(ge=16 * MIB)] = 1024 * 1024 * MIB
     account_quota: int = 0
+    account_messages: int = 0
     max_mailboxes: Count = 10_000
+    store_quota: int = 0
+    store_messages: int = 0
+    quota_warning_percent: Annotated[int, Meta(le=100)] = 90
+    over_quota: Literal["reject", "try_later"] = "reject"
     change_rows: Count = 10_000
     expunge_rows: Count = 10_000
     max_queued: Count = 4096

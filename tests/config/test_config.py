@@ -10,6 +10,7 @@ from livemail.config import LOCAL_PORTS, Config, ConfigError, data_folder, load,
 from livemail.config.filters import filter_specs
 from livemail.config.locate import locate
 from livemail.net.tls import local_ca
+from livemail.storage.quota import Limits
 
 
 def faults(text: str, tmp_path: Path) -> dict[int, list[str]]:
@@ -318,7 +319,85 @@ def test_the_reference_shows_where_accounts_have_their_messages(tmp_path: Path) 
     assert place.maildir_of("ann@example.org") is None
     assert place.maildir_of("ann@example.net") is None
     for table, tell in zip(tables, (config.domain, config.account), strict=True):
-        assert len(re.findall(r"^#   \w+ = ", table, re.MULTILINE)) == len(msgspec.structs.fields(type(tell[0])))
+        written = set(re.findall(r"^#   (\w+) = ", table, re.MULTILINE))
+        whole = {"quota_total", "messages_total"} if tell is config.account else set()
+        assert written == {field.name for field in msgspec.structs.fields(type(tell[0]))} - whole
+    quotas = config.quotas()
+    assert quotas.of_account("bob@example.org") == Limits(2 << 30, 0, 500)
+    assert quotas.of_account("ann@example.org") == Limits(10 << 30, 0, 5000)
+    assert quotas.of_account("ann@example.net") == Limits(0, 0, 10_000)
+    assert quotas.totals == {"example.org": Limits(100 << 30, 0)}
+
+
+def test_quotas_of_a_table_go_before_its_domains_and_those_before_the_stores(tmp_path: Path) -> None:
+    text = """\
+[storage]
+account_quota = "1 MiB"
+account_messages = 100
+store_messages = 1000
+over_quota = "try_later"
+quota_warning_percent = 0
+[[domain]]
+name = "Example.ORG"
+quota = 0
+mailboxes = 20
+messages_total = 500
+[[account]]
+name = "Ann@example.org"
+messages = 7
+[[account]]
+name = "bob@example.net"
+quota = "3 MiB"
+"""
+    config = loads(GOOD + text, str(tmp_path / "c.toml"))
+    quotas = config.quotas()
+    assert quotas.of_account("eve@example.net") == Limits(1 << 20, 100, 10_000)
+    assert quotas.of_account("eve@example.org") == Limits(0, 100, 20)
+    assert quotas.of_account("ann@example.org") == Limits(0, 7, 20)
+    assert quotas.of_account("bob@example.net") == Limits(3 << 20, 100, 10_000)
+    assert quotas.totals == {"example.org": Limits(0, 500), "": Limits(0, 1000)}
+    assert (quotas.warning_percent, quotas.is_temporary) == (0, True)
+    # A table about quotas says nothing about the place.
+    assert config.placement().maildir_of("ann@example.org") is None
+
+
+def test_every_fault_of_the_quotas_is_told_with_its_line(tmp_path: Path) -> None:
+    told = faults(
+        GOOD
+        + """\
+[storage]
+quota_warning_percent = 101
+over_quota = "bounce"
+store_quota = "much"
+[[domain]]
+name = "example.org"
+quota = -1
+mailboxes = 0
+quota_totals = 5
+maildir = "/srv/{local}"
+[[account]]
+name = "ann@example.org"
+quota_total = 5
+""",
+        tmp_path,
+    )
+    expected = {
+        8: "100 or less",
+        9: "allowed are reject, try_later",
+        10: 'a size such as "50 MiB"',
+        13: "cannot be negative",
+        14: "1 or more",
+        15: "did you mean `quota_total`",
+        19: "an account has `quota` and `messages`",
+    }
+    for line, words in expected.items():
+        assert any(words in text for text in told.get(line, [])), (line, told)
+    assert sorted(told) == sorted(expected), told
+
+
+def test_a_folder_needs_the_word_that_asks_for_one(tmp_path: Path) -> None:
+    told = faults(GOOD + '[[domain]]\nname = "example.org"\nmaildir = "/srv/{local}"\n', tmp_path)
+    assert any("storage is not written" in text for text in told[9]), told
 
 
 def test_a_maildirs_folder_is_below_the_data_folder_and_no_name_leads_elsewhere(tmp_path: Path) -> None:

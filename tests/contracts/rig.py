@@ -14,6 +14,8 @@ from livemail.interfaces.storage import AppendItem, Delivery, IMailStore, Mailbo
 from livemail.mail.ids import UIDSet
 from livemail.storage.lmdb import LMDBStore
 from livemail.storage.memory import MemoryStore
+from livemail.storage.placement import PlacementSettings
+from livemail.storage.quota import Quotas
 from livemail.storage.settings import StorageSettings
 from tests.contracts.drive import Pump
 from tests.contracts.stores import content, fetch_all, message, read_whole
@@ -43,10 +45,17 @@ class Rig:
     is_durable = False
     is_single_instance = True
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(
+        self,
+        *,
+        domain: tuple[PlacementSettings, ...] = (),
+        account: tuple[PlacementSettings, ...] = (),
+        **settings: Any,
+    ) -> None:
         self.pump = Pump()
         self.clock = Clock()
         self.settings = StorageSettings(**(QUIET_DISK | settings))
+        self.quotas = Quotas.of(self.settings, domain, account)
         self._contents: list[Any] = []
         self._names = itertools.count(1)
         self.store: IMailStore = self.open()
@@ -74,9 +83,9 @@ class Rig:
         """Return a new handle on an account."""
         return self.wait(self.store.account(account_id))
 
-    def new_account(self) -> Any:
+    def new_account(self, name: str = "") -> Any:
         """Create an account; return a handle on it."""
-        (record,) = self.wait(self.store.add_accounts([(f"user{next(self._names)}@localhost", "")]))
+        (record,) = self.wait(self.store.add_accounts([(name or f"user{next(self._names)}@localhost", "")]))
         return self.handle(record.id)
 
     def content(self, octets: bytes | None = None) -> Any:
@@ -115,7 +124,7 @@ class MemoryRig(Rig):
     """The memory back end."""
 
     def open(self) -> IMailStore:
-        return MemoryStore(now=self.clock, settings=self.settings)
+        return MemoryStore(now=self.clock, settings=self.settings, quotas=self.quotas)
 
 
 class LMDBRig(Rig):
@@ -138,6 +147,7 @@ class LMDBRig(Rig):
                 watcher=self.pump,
                 now=self.clock,
                 create=True,
+                quotas=self.quotas,
                 maildir_of=lambda name: self.maildir_of(self._folder, name),
             )
         )

@@ -43,6 +43,7 @@ class FolderRig(Rig):
                 watcher=self.pump,
                 now=self.clock,
                 create=True,
+                quotas=self.quotas,
                 maildir_of=self.maildir_of,
                 seconds=self.clock,
             )

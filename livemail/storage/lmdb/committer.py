@@ -30,9 +30,12 @@ from livemail.mail.errors import MailError, StorageFailed, StorageFull
 from livemail.storage.disk import FULL_ERRORS, Disk, ReserveFile
 from livemail.storage.failpoints import failpoint
 from livemail.storage.lmdb.flushing import Flusher, FlushFailed
+from livemail.storage.lmdb.ledger import Due, Ledger
 from livemail.storage.lmdb.operations.group import ContentMissing, Event, Group, Operation
+from livemail.storage.lmdb.operations.warnings import file_warnings, write_warnings
 from livemail.storage.lmdb.schema import Environment, Tables
 from livemail.storage.lmdb.segments import Location, Tail, segment_path
+from livemail.storage.quota import Quotas
 from livemail.storage.settings import StorageSettings
 from livemail.storage.spool import SpooledContent
 
@@ -90,13 +93,18 @@ class Committer:
         settings: StorageSettings,
         disk: Disk,
         reserve: ReserveFile,
+        quotas: Quotas,
+        hash_key: bytes,
     ) -> None:
+        """quotas: what may be held.  hash_key: of the digests, for the messages the committer writes itself."""
         self._environment = environment
         self._tables = tables
         self._tail = tail
         self._settings = settings
         self._disk = disk
         self._reserve = reserve
+        self._ledger = Ledger(quotas)
+        self._hash_key = hash_key
         self._flusher = Flusher()
         self._now = 0
         self._failure = ""
@@ -200,7 +208,7 @@ class Committer:
             refused = [(work.index, None, full) for work in batch if _brings(work, contents)]
             batch = [work for work in batch if not _brings(work, contents)]
             written = {}
-            answer = self._transact_flushed(batch, written)
+            answer = self._transact_flushed(batch, written, warns=False)
         answer.results += refused
         self._adopted += [
             content
@@ -209,20 +217,24 @@ class Committer:
         ]
         return answer
 
-    def _write(self, contents: dict[bytes, Content]) -> dict[bytes, Location]:
-        """Write contents and begin to flush them.  Raises FlushFailed."""
+    def _write(self, contents: dict[bytes, Content], *, goes_on: bool = False) -> dict[bytes, Location]:
+        """Write contents and begin to flush them.  goes_on: behind others of the same commit.  Raises FlushFailed."""
         try:
-            written = dict(zip(contents, self._tail.write(list(contents.values())), strict=True))
+            locations = self._tail.write(list(contents.values()), may_advance=not goes_on)
+            written = dict(zip(contents, locations, strict=True))
             failpoint("segment-sync")
         except OSError as error:
             raise FlushFailed(error) from error
         self._flusher.begin(self._tail.flush)
         return written
 
-    def _transact_flushed(self, batch: Sequence[Work], written: dict[bytes, Location]) -> Answer:
-        """Fill and commit the index's transaction.  Raises FlushFailed, also when the transaction failed as well."""
+    def _transact_flushed(self, batch: Sequence[Work], written: dict[bytes, Location], *, warns: bool = True) -> Answer:
+        """Fill and commit the index's transaction.  Raises FlushFailed, also when the transaction failed as well.
+
+        warns: owners of mailboxes that get full are written to.
+        """
         try:
-            return self._transact(batch, written)
+            return self._transact(batch, written, warns=warns)
         except FlushFailed:
             raise
         except BaseException:
@@ -244,11 +256,16 @@ class Committer:
                     del contents[digest]
         return contents
 
-    def _transact(self, batch: Sequence[Work], written: dict[bytes, Location]) -> Answer:
+    def _transact(self, batch: Sequence[Work], written: dict[bytes, Location], *, warns: bool) -> Answer:
         results: list[tuple[int, Any, BaseException | None]] = []
         contents = {content.digest: content for work in batch for content in work.contents}
         txn = self._environment.begin(write=True)
-        group = Group(txn, self._tables, self._settings, self._now, self._tail, written, contents)
+        try:
+            self._ledger.begin(txn, self._tables)
+        except BaseException:
+            txn.abort()
+            raise
+        group = Group(txn, self._tables, self._settings, self._now, self._tail, written, contents, self._ledger)
         try:
             failpoint("txn-begun")
             for work in batch:
@@ -260,6 +277,11 @@ class Committer:
                     raise
                 except MailError as error:
                     results.append((work.index, None, error))
+            dues = self._ledger.due(group.accounts())
+            if dues and warns:
+                self._warn(group, dues, written, contents)
+            if self._ledger.has_totals:
+                self._ledger.note_totals()
             group.flush()
             group.effects.flush()
             failpoint("txn-filled")
@@ -272,6 +294,8 @@ class Committer:
                 txn.abort()
             raise
         self._tail.commit()
+        self._ledger.commit()
+        self._notes += self._ledger.notes
         failpoint("txn-committed")
         group.effects.finish()
         for number in group.removed_segments:
@@ -279,6 +303,25 @@ class Committer:
                 segment_path(self._tail.folder, number).unlink(missing_ok=True)
         failpoint("segments-removed")
         return Answer(results, group.events, group.removed_segments, used=group.used)
+
+    def _warn(
+        self,
+        group: Group,
+        dues: Sequence[Due],
+        written: dict[bytes, Location],
+        contents: dict[bytes, Content],
+    ) -> None:
+        """Tell owners that their quota is nearly used up, in this very commit.  Raises FlushFailed.
+
+        written, contents: of the group, which gets those of the messages too.
+        """
+        warnings = write_warnings(group, dues, self._hash_key)
+        contents |= {one.content.digest: one.content for one in warnings}
+        in_segment: dict[bytes, Content] = {one.content.digest: one.content for one in warnings if one.in_segment}
+        if in_segment:
+            self._flusher.end()
+            written |= self._write(in_segment, goes_on=True)
+        file_warnings(group, warnings)
 
     def keep_house(self) -> None:
         """Between groups: free the slots of readers that died, make the reserve file again when there is room."""

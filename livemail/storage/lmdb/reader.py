@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from array import array
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, islice
 
@@ -157,6 +158,18 @@ class Reader:
         with self._begin() as txn:
             keys = list(txn.cursor(self._tables.user).iternext(keys=False))
             return [unpack_account(txn.get(key, db=self._tables.acct)) for key in keys]
+
+    def usage(self) -> dict[str, tuple[int, int, int]]:
+        """Return octets, messages and mailboxes of every account by name, of one moment.  Allowed in any thread."""
+        tables = self._tables
+        with self._environment.begin() as txn:
+            mailboxes = Counter(key[:4] for key in txn.cursor(tables.mbox).iternext(values=False))
+            counters = {key: ACCOUNT_COUNTERS.unpack(row)[1:3] for key, row in txn.cursor(tables.acnt).iternext()}
+            return {
+                name.decode(): (*counters[key], mailboxes[key])
+                for name, key in txn.cursor(tables.user).iternext()
+                if key in counters
+            }
 
     # ---------------------------------------------------------------------------------------------------- mailboxes
 

@@ -158,8 +158,11 @@ class Tail:
         self._committed = (number, size, next_number)
         self.number, self.size, self.next_number = self._committed
 
-    def write(self, contents: Sequence[Content]) -> list[Location]:
-        """Write contents, each with a digest of its own; `flush` must follow.  Raises OSError; then `rewind`."""
+    def write(self, contents: Sequence[Content], *, may_advance: bool = True) -> list[Location]:
+        """Write contents, each with a digest of its own; `flush` must follow.  Raises OSError; then `rewind`.
+
+        may_advance: the tail is closed first when it is full; never twice in one commit.
+        """
         locations: list[Location | None] = [None] * len(contents)
         pieces: list[bytes] = []
         is_folder_changed = False
@@ -170,7 +173,7 @@ class Tail:
                 is_folder_changed = True
                 continue
             if start < 0:
-                is_folder_changed |= self._open_tail()
+                is_folder_changed |= self._open_tail(may_advance=may_advance)
                 start = at = self.size
             if isinstance(content, MemoryContent):
                 crc = content.crc
@@ -229,9 +232,9 @@ class Tail:
             os.close(self._fd)
             self._fd = self._fd_number = -1
 
-    def _open_tail(self) -> bool:
+    def _open_tail(self, *, may_advance: bool) -> bool:
         """Open the tail's file, a new one when it is full.  Returns whether a file was made."""
-        if self.size >= self._limit:
+        if may_advance and self.size >= self._limit:
             self.advance()
         if self._fd_number == self.number:
             return False

@@ -13,6 +13,7 @@ from zope.interface import implementer
 
 from livemail.interfaces.backup import BackupFailed, BackupReport, IBackupStore
 from livemail.interfaces.mending import IMendStore
+from livemail.interfaces.quota import IQuotaStore, QuotaUse
 from livemail.interfaces.runtime import IWatcher, Now, RunBlocking
 from livemail.interfaces.storage import (
     AccountRecord,
@@ -25,7 +26,7 @@ from livemail.interfaces.storage import (
 )
 from livemail.interfaces.story import KeptStory
 from livemail.mail.content import Content
-from livemail.mail.errors import MailError, StorageFailed
+from livemail.mail.errors import MailError, NoSuchAccount, StorageFailed
 from livemail.mail.ids import AccountId
 from livemail.storage.disk import Disk, ReserveFile
 from livemail.storage.lmdb.account import LMDBAccount
@@ -51,6 +52,7 @@ from livemail.storage.lmdb.stories import StorySearch
 from livemail.storage.lmdb.writer import CallFromThread, ICarrier, Request, Writer
 from livemail.storage.lmdb.writer_process import Begin, WriterProcess
 from livemail.storage.lmdb.writer_thread import WriterThread
+from livemail.storage.quota import Quotas, quota_uses
 from livemail.storage.settings import StorageSettings
 from livemail.storage.spool import ContentSink, Spool
 from livemail.storage.stories import story_key, with_places
@@ -74,7 +76,7 @@ def in_segments(_name: str) -> Path | None:
     return None
 
 
-@implementer(IMailStore, IBackupStore, IMendStore)
+@implementer(IMailStore, IBackupStore, IMendStore, IQuotaStore)
 class LMDBStore:
     """One open store.  Made by `open`."""
 
@@ -90,13 +92,15 @@ class LMDBStore:
         watcher: IWatcher | None,
         now: Now,
         maildir_of: MaildirOf = in_segments,
+        quotas: Quotas | None = None,
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
-        """folder: locked; this object's own once it is made.  maildir_of, seconds: see `open`.  Raises StoreUnusable."""
+        """folder: locked; this object's own once it is made.  maildir_of, quotas, seconds: see `open`.  Raises StoreUnusable."""
         self.disk = Disk(folder.path, settings)
         self.feed = ChangeFeed()
         self._folder = folder
         self._settings = settings
+        self._quotas = Quotas.of(settings) if quotas is None else quotas
         self._now = now
         self._run_blocking = run_blocking
         refuse_lost(folder)
@@ -131,7 +135,9 @@ class LMDBStore:
         self._checks = 0
         self._when_idle: Deferred[None] | None = None
         if settings.writer == "thread":
-            committer = Committer(self._environment, self._tables, tail, settings, self.disk, reserve)
+            committer = Committer(
+                self._environment, self._tables, tail, settings, self.disk, reserve, self._quotas, folder.hash_key
+            )
             carrier: ICarrier = WriterThread(committer, call_from_thread)
         else:
             assert watcher is not None, "a writer process is served by a watcher"
@@ -146,6 +152,8 @@ class LMDBStore:
             str(folder.segments),
             settings,
             (tail.number, tail.size, tail.next_number),
+            self._quotas,
+            folder.hash_key,
         )
         return WriterProcess(begin, folder.lock, watcher, self._run_blocking, self._recover_tail)
 
@@ -167,12 +175,13 @@ class LMDBStore:
         now: Now = time.time,
         create: bool = False,
         maildir_of: MaildirOf = in_segments,
+        quotas: Quotas | None = None,
         seconds: Callable[[], float] = time.monotonic,
     ) -> LMDBStore:
         """Open the store in the data folder ``path``, made when missing if ``create``.
 
         maildir_of: the folder in which a new account of a name has its messages as files; None for segments.  Accounts
-        that exist stay where they are.  seconds: a clock that never goes back.  watcher: for ``writer = "process"``.
+        that exist stay where they are.  quotas: what may be held; None for what the settings say.  seconds: a clock that never goes back.  watcher: for ``writer = "process"``.
 
         Raises StoreError (`livemail.storage.lmdb.folder`), whose text says what to do.
         """
@@ -186,6 +195,7 @@ class LMDBStore:
                 watcher=watcher,
                 now=now,
                 maildir_of=maildir_of,
+                quotas=quotas,
                 seconds=seconds,
             )
         except BaseException:
@@ -330,6 +340,20 @@ class LMDBStore:
         data = self._folder.path.parent.absolute()
         root = data / root
         return str(root.relative_to(data) if root.is_relative_to(data) else root)
+
+    async def quotas(self, name: str = "") -> Sequence[QuotaUse]:
+        """What is used of every quota, or of one account's and those it is in.  Raises NoSuchAccount."""
+        record = self.reader.account_named(name) if name else None
+        if name and record is None:
+            raise NoSuchAccount
+        self._checks += 1
+        try:
+            used = await self._run_blocking(self._reader.usage)
+        finally:
+            self._leave()
+        if name and name not in used:
+            raise NoSuchAccount
+        return quota_uses(self._quotas, used, name, is_one=bool(name))
 
     async def set_password(self, name: str, password: str) -> AccountRecord:
         """Replace the hash.  Raises NoSuchAccount."""

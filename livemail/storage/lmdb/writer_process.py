@@ -39,6 +39,7 @@ from livemail.storage.lmdb.frames import FrameStream, receive, send
 from livemail.storage.lmdb.schema import open_environment
 from livemail.storage.lmdb.segments import Tail
 from livemail.storage.lmdb.writer import IReceiver
+from livemail.storage.quota import Quotas
 from livemail.storage.settings import StorageSettings
 from livemail.storage.spool import SpooledContent
 
@@ -50,13 +51,15 @@ _PROGRAM: Final = "import sys; from livemail.storage.lmdb.writer_process import 
 
 
 class Begin(msgspec.Struct, frozen=True):
-    """What the process needs to begin.  tail: number, size and next number of the recovered tail."""
+    """What the process needs to begin.  tail: number, size and next number of the recovered tail.  hash_key: of the digests."""
 
     store: str
     shard: str
     segments: str
     settings: StorageSettings
     tail: tuple[int, int, int]
+    quotas: Quotas
+    hash_key: bytes
 
 
 class WriterProcess:
@@ -194,7 +197,7 @@ def serve(connection: socket.socket) -> None:
     tail = Tail(Path(begin.segments), *begin.tail, begin.settings.segment_octets)
     disk = Disk(Path(begin.store), begin.settings)
     reserve = ReserveFile(Path(begin.shard) / "reserve", begin.settings.reserve_file)
-    committer = Committer(environment, tables, tail, begin.settings, disk, reserve)
+    committer = Committer(environment, tables, tail, begin.settings, disk, reserve, begin.quotas, begin.hash_key)
     try:
         while True:
             group: Sequence[Work]

@@ -162,7 +162,7 @@ class MemoryAccount:
             return Appended(box.id, box.uid_validity, ())
         table = box.with_keywords(name for item in items for name in item.keywords)
         box.check_room(len(items))
-        state.check_quota(sum(item.content.size for item in items))
+        state.check_quota(sum(item.content.size for item in items), len(items))
         bodies = [self._store.body(item.content) for item in items]
         box.keywords = table
         modseq, saved = state.next_modseq(), self._store.seconds()
@@ -185,7 +185,7 @@ class MemoryAccount:
         for one in items:
             if one.source_id not in known:
                 new.setdefault(one.source_id, one)
-        state.check_quota(sum(one.content.size for one in new.values()))
+        state.check_quota(sum(one.content.size for one in new.values()), len(new))
         table = box.with_keywords(name for one in new.values() for name in one.keywords)
         if max(box.uid_next, *(one.uid for one in new.values()), 0) + len(new) > MAX_UID:
             raise LimitReached("The mailbox has given out all its UIDs")
@@ -271,7 +271,7 @@ class MemoryAccount:
             return Copied(to.id, to.uid_validity, (), ())
         messages = [source.messages[uid] for uid in chosen]
         if not is_move:
-            state.check_quota(octets_of(messages))
+            state.check_quota(octets_of(messages), len(messages))
         modseq = state.modseq + 1
         added = state.transfer(messages, source, to, self._store.seconds(), modseq)
         state.next_modseq()

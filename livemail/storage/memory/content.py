@@ -36,6 +36,11 @@ class Body:
             return cls(content.read(0, content.size), content.digest, content.summary)
         return cls(b"".join(chunks(content)), content.digest, content.summary)
 
+    @classmethod
+    def made(cls, octets: bytes, key: bytes, summary: Summary) -> Body:
+        """Take octets the store wrote itself.  key: of the digest."""
+        return cls(octets, blake2b(octets, key=key, digest_size=DIGEST_OCTETS).digest(), summary)
+
 
 class MemoryContent:
     """Complete content whose octets are one bytes object."""

@@ -13,11 +13,12 @@ from zope.interface import implementer
 
 from livemail.interfaces.storage import KEYWORDS, SIZE, AccountRecord, IChangeListener, IWatch
 from livemail.mail.changes import Added, Change, MailboxCreated
-from livemail.mail.errors import LimitReached, MailboxExists, NoSuchMailbox, OverQuota
+from livemail.mail.errors import LimitReached, MailboxExists, NoSuchMailbox
 from livemail.mail.ids import UID, MailboxId, ModSeq
 from livemail.mail.names import INBOX, SPECIAL_USE, canonical_name, superiors
 from livemail.storage.memory.content import Body
 from livemail.storage.memory.mailbox import Columns, Mailbox, Message, keyword_bits, keyword_names
+from livemail.storage.memory.quota import MemoryLedger
 from livemail.storage.settings import StorageSettings
 
 log = Logger(namespace="livemail.storage.memory")
@@ -42,7 +43,13 @@ class Watch:
 class AccountState:
     """Everything the store keeps of one account."""
 
-    def __init__(self, record: AccountRecord, settings: StorageSettings, next_uid_validity: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        record: AccountRecord,
+        settings: StorageSettings,
+        next_uid_validity: Callable[[], int],
+        ledger: MemoryLedger,
+    ) -> None:
         self.record = record
         self.is_removed = False
         self.modseq: ModSeq = 0
@@ -52,6 +59,8 @@ class AccountState:
         self.watches: list[Watch] = []
         self.imported: dict[str, set[bytes]] = {}
         self.settings = settings
+        self.settled = (0, 0)
+        self._ledger = ledger
         self._next_uid_validity = next_uid_validity
         self._last_mailbox = 0
         self._last_email = 0
@@ -93,8 +102,9 @@ class AccountState:
         if name in self.by_name:
             raise MailboxExists
         names = [*(above for above in superiors(name) if above not in self.by_name), name]
-        if len(self.by_name) + len(names) > self.settings.max_mailboxes:
-            raise LimitReached(f"An account has at most {self.settings.max_mailboxes} mailboxes")
+        limit = self._ledger.limits(self).mailboxes
+        if limit and len(self.by_name) + len(names) > limit:
+            raise LimitReached(f"An account has at most {limit} mailboxes")
         return names
 
     def create(self, names: Sequence[str], special_use: str, modseq: ModSeq) -> list[MailboxCreated]:
@@ -104,11 +114,14 @@ class AccountState:
 
     # ------------------------------------------------------------------------------------------------- messages
 
-    def check_quota(self, octets: int) -> None:
-        """Raises OverQuota when so many more octets are too many."""
-        quota = self.settings.account_quota
-        if quota and sum(box.size for box in self.by_name.values()) + octets > quota:
-            raise OverQuota
+    def usage(self) -> tuple[int, int]:
+        """Return octets and messages of all mailboxes."""
+        boxes = self.by_name.values()
+        return sum(box.size for box in boxes), sum(len(box.messages) for box in boxes)
+
+    def check_quota(self, octets: int, messages: int) -> None:
+        """Raises OverQuota when so much more is too much."""
+        self._ledger.check(self, octets, messages)
 
     def columns(
         self, body: Body, prefix: bytes, state: tuple[int, int, ModSeq], date: tuple[int, int], saved: int
@@ -154,7 +167,13 @@ class AccountState:
                 names = self.missing(name)
         else:
             self.by_name[name].check_room(1)
-        self.check_quota(len(prefix) + len(body.octets))
+        self.check_quota(len(prefix) + len(body.octets), 1)
+        return self.add_delivered(name, names, body, prefix, flags, date, saved)
+
+    def add_delivered(
+        self, name: str, names: Sequence[str], body: Body, prefix: bytes, flags: int, date: int, saved: int
+    ) -> tuple[Mailbox, UID]:
+        """Add one message that nothing refuses any more, and publish it.  names: mailboxes to make for it, its own last."""
         modseq = self.next_modseq()
         changes: list[Change] = [*self.create(names, "", modseq)] if names else []
         mailbox = self.by_name[name]
@@ -189,6 +208,7 @@ class AccountState:
                 watch.listener.changed(self.modseq, origin, changes)
             except Exception:
                 log.failure("a change listener of {account} raised", account=self.record.name)
+        self._ledger.settle(self)
 
 
 def octets_of(messages: Sequence[Message]) -> int:

@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 import msgspec
 from zope.interface import implementer
 
+from livemail.interfaces.quota import IQuotaStore, QuotaUse
 from livemail.interfaces.runtime import Now
 from livemail.interfaces.storage import (
     AccountRecord,
@@ -33,25 +34,32 @@ from livemail.storage.memory.account import MemoryAccount
 from livemail.storage.memory.addresses import MemoryAddressBook
 from livemail.storage.memory.content import DIGEST_OCTETS, Body, MemorySink
 from livemail.storage.memory.queue import MemoryQueue
+from livemail.storage.memory.quota import MemoryLedger
 from livemail.storage.memory.state import AccountState
 from livemail.storage.memory.stories import Stories
+from livemail.storage.quota import Quotas, quota_uses
 from livemail.storage.settings import StorageSettings
 
 
-@implementer(IMailStore)
+@implementer(IMailStore, IQuotaStore)
 class MemoryStore:
     """A whole mail store that lives as long as the object does.
 
-    settings: message_size_limit, account_quota, max_mailboxes and expunge_rows count; the rest concerns disks.
+    settings: message_size_limit, the quotas, max_mailboxes and expunge_rows count; the rest concerns disks.  quotas: None for
+    what the settings say.
     """
 
     capabilities: Final = frozenset({"condstore", "objectid", "single-instance", "keywords"})
 
-    def __init__(self, *, now: Now = time.time, settings: StorageSettings | None = None) -> None:
+    def __init__(
+        self, *, now: Now = time.time, settings: StorageSettings | None = None, quotas: Quotas | None = None
+    ) -> None:
         self._now = now
         self._settings = settings or StorageSettings()
         self._stories = Stories(self._settings.story_rows)
         self._key = os.urandom(32)
+        self._quotas = Quotas.of(self._settings) if quotas is None else quotas
+        self._ledger = MemoryLedger(self._quotas, self._key, now)
         self._is_open = True
         self._by_id: dict[AccountId, AccountState] = {}
         self._by_name: dict[str, AccountState] = {}
@@ -172,10 +180,18 @@ class MemoryStore:
             return AccountExists()
         self._last_account += 1
         record = AccountRecord(AccountId(self._last_account), name, password, self.seconds())
-        state = AccountState(record, self._settings, self._next_uid_validity)
+        state = AccountState(record, self._settings, self._next_uid_validity, self._ledger)
         state.furnish()
         self._by_name[name] = self._by_id[record.id] = state
         return record
+
+    async def quotas(self, name: str = "") -> Sequence[QuotaUse]:
+        """What is used of every quota, or of one account's and those it is in."""
+        if name:
+            self._named(name)
+        self.check_open()
+        used = {each: (*state.usage(), len(state.by_name)) for each, state in self._by_name.items()}
+        return quota_uses(self._quotas, used, name, is_one=bool(name))
 
     async def set_password(self, name: str, password: str) -> AccountRecord:
         """Replace the hash."""

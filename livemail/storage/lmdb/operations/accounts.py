@@ -60,7 +60,7 @@ class AddAccounts:
         if root:
             group.begin_maildir(record.id, Path(root))
         for mailbox, special_use in {INBOX: "", **SPECIAL_USE}.items():
-            make_mailbox(group, account, mailbox, special_use, account.modseq)
+            make_mailbox(group, account, mailbox, special_use, account.modseq, is_furnishing=True)
             txn.put(name_key(record.id, mailbox), mailbox.encode(), db=tables.sub)
         return record
 

@@ -9,7 +9,7 @@ import msgspec
 from livemail.interfaces.storage import Appended, Delivered
 from livemail.mail.changes import Added
 from livemail.mail.content import Content
-from livemail.mail.errors import LimitReached, MailError, OverQuota, StorageFailed, StorageFull
+from livemail.mail.errors import LimitReached, MailError, StorageFailed, StorageFull
 from livemail.mail.flags import DELETED, SEEN
 from livemail.mail.ids import AccountId
 from livemail.storage.lmdb.operations.group import AccountState, Group, MailboxState, has_uids_for
@@ -76,13 +76,6 @@ class Item(msgspec.Struct, frozen=True):
     zone: int
 
 
-def check_quota(group: Group, account: AccountState, octets: int) -> None:
-    """Raise OverQuota when the account cannot hold ``octets`` more."""
-    quota = group.settings.account_quota
-    if quota and account.octets + octets > quota:
-        raise OverQuota(reason=f"{account.octets} octets used of {quota}, {octets} more asked for")
-
-
 def add_message(
     group: Group, account: AccountState, mailbox: MailboxState, modseq: int, item: Item, keywords: int
 ) -> int:
@@ -103,8 +96,7 @@ def add_message(
     group.txn.put(key, prepared.cache + item.prefix, db=group.tables.cache)
     group.filed.setdefault(prepared.digest, []).append((account.id, mailbox.id, uid))
     account.next_email += 1
-    account.messages += 1
-    account.octets += size
+    group.count(account, 1, size)
     mailbox.uid_next += 1
     mailbox.exists += 1
     mailbox.octets += size
@@ -166,7 +158,7 @@ class Deliver(msgspec.Struct):
     @staticmethod
     def _file(group: Group, item: Item, references: dict[bytes, int]) -> Delivered:
         account = group.account(item.account)
-        check_quota(group, account, item.prepared.size + len(item.prefix))
+        group.ledger.check(account, item.prepared.size + len(item.prefix), 1)
         mailbox = group.find_mailbox(item.account, item.mailbox)
         if mailbox is None:
             mailbox = make_mailbox(group, account, item.mailbox, "")
@@ -193,7 +185,8 @@ class Append:
         """Return the UIDs."""
         account = group.account(self._account)
         mailbox = group.mailbox_named(self._account, self._mailbox)
-        check_quota(group, account, sum(item.prepared.size + len(item.prefix) for item in self._items))
+        octets = sum(item.prepared.size + len(item.prefix) for item in self._items)
+        group.ledger.check(account, octets, len(self._items))
         if not has_uids_for(mailbox, len(self._items)):
             raise LimitReached(reason="no UID left")
         record, bits = assign_keywords(mailbox.record, [item.keywords for item in self._items])

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Protocol
 
 import msgspec
@@ -21,6 +20,7 @@ from livemail.mail.errors import NoSuchAccount, NoSuchMailbox, StorageFailed
 from livemail.mail.ids import MAX_UID, MailboxId, UIDSet
 from livemail.storage.lmdb.files.changes import MaildirFiles
 from livemail.storage.lmdb.files.effects import Effects
+from livemail.storage.lmdb.ledger import Ledger
 from livemail.storage.lmdb.records import (
     ACCOUNT_COUNTERS,
     BLOB,
@@ -165,16 +165,19 @@ class Group:
         now: int,
         tail: Tail,
         written: Mapping[bytes, Location],
-        contents: Mapping[bytes, Content] = MappingProxyType({}),
+        contents: Mapping[bytes, Content],
+        ledger: Ledger,
     ) -> None:
         """now: seconds since the epoch.  written: contents that lie in segments, flushed, and wait for a reference.
 
         contents: what the operations bring, by digest.  filed: (account, mailbox, uid) of the new messages by their content's digest.
+        ledger: what may be held; it was told of the transaction.
         """
         self.txn = txn
         self.tables = tables
         self.settings = settings
         self.now = now
+        self.ledger = ledger
         self.origin: object = None
         self.events: list[Event] = []
         self.used: set[bytes] = set()
@@ -278,6 +281,13 @@ class Group:
         return number
 
     # ------------------------------------------------------------------------------------------------------ changing
+
+    def count(self, account: AccountState, messages: int, octets: int) -> None:
+        """An account holds so much more, or less."""
+        account.messages += messages
+        account.octets += octets
+        if self.ledger.has_totals:
+            self.ledger.move(account.id, octets, messages)
 
     def next_modseq(self, account: AccountState) -> int:
         """Return the ModSeq of a new change."""
@@ -427,6 +437,10 @@ class Group:
         return totals
 
     # ------------------------------------------------------------------------------------------------------ finishing
+
+    def accounts(self) -> Iterable[AccountState]:
+        """Return the accounts that were looked at."""
+        return self._accounts.values()
 
     def flush(self) -> None:
         """Write back what was gathered; the transaction is complete then."""

@@ -10,7 +10,7 @@ import msgspec
 from livemail.mail.changes import Added
 from livemail.mail.errors import LimitReached
 from livemail.mail.ids import MAX_UID, UID, AccountId, UIDSet
-from livemail.storage.lmdb.operations.deliveries import Item, add_message, check_quota, place_file
+from livemail.storage.lmdb.operations.deliveries import Item, add_message, place_file
 from livemail.storage.lmdb.operations.group import Group
 from livemail.storage.lmdb.operations.keywords import assign_keywords
 from livemail.storage.lmdb.records import U32
@@ -45,7 +45,7 @@ class ImportMessages:
         for id_, uid, item in self._items:
             if id_ not in known:
                 new.setdefault(id_, (uid, item))
-        check_quota(group, account, sum(item.prepared.size for _, item in new.values()))
+        group.ledger.check(account, sum(item.prepared.size for _, item in new.values()), len(new))
         highest = max((uid for uid, _ in new.values()), default=0)
         if max(mailbox.uid_next, highest) + len(new) > MAX_UID:
             raise LimitReached(reason="no UID left")

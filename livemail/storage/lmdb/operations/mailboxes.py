@@ -14,18 +14,24 @@ from livemail.storage.lmdb.operations.messages import move_messages, remove_all
 from livemail.storage.lmdb.records import MailboxRecord, name_key
 
 
-def make_mailbox(group: Group, account: AccountState, name: str, special_use: str, modseq: int = 0) -> MailboxState:
+def make_mailbox(
+    group: Group, account: AccountState, name: str, special_use: str, modseq: int = 0, *, is_furnishing: bool = False
+) -> MailboxState:
     """Create a mailbox and its missing superiors.  Raises MailboxExists, InvalidName, LimitReached before any change.
 
-    modseq: of the command this is part of, 0 to take the next.
+    modseq: of the command this is part of, 0 to take the next.  is_furnishing: it is one that every account has.
     """
     name = canonical_name(name)
     if group.find_mailbox(account.id, name) is not None:
         raise MailboxExists
     missing = [above for above in superiors(name) if group.find_mailbox(account.id, above) is None]
     # Ids are never reused, so that the next one bounds the number of mailboxes without counting them.
-    limit = group.settings.max_mailboxes
-    if account.next_mailbox + len(missing) > limit and len(group.all_mailboxes(account.id)) + len(missing) >= limit:
+    limit = group.ledger.limits(account.id).mailboxes
+    if (
+        account.next_mailbox + len(missing) > limit > 0
+        and not is_furnishing
+        and len(group.all_mailboxes(account.id)) + len(missing) >= limit
+    ):
         raise LimitReached(f"An account has at most {limit} mailboxes")
     modseq = modseq or group.next_modseq(account)
     for above in missing:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from livemail.interfaces.storage import Copied, Stored
 from livemail.mail.changes import Added, Expunged, FlagsChanged
-from livemail.mail.errors import LimitReached, OverQuota
+from livemail.mail.errors import LimitReached
 from livemail.mail.flags import DELETED, SEEN, FlagChange
 from livemail.mail.ids import AccountId, MailboxId, UIDSet
 from livemail.storage.lmdb.operations.group import AccountState, Group, MailboxState, has_uids_for
@@ -149,9 +149,7 @@ def copy_messages(
     """Copy with flags, keywords, dates and ids; contents gain a reference.  Raises OverQuota, LimitReached."""
     messages, runs = _read(group, source, ranges)
     octets = sum(message.size for message in messages)
-    quota = group.settings.account_quota
-    if quota and account.octets + octets > quota:
-        raise OverQuota(reason=f"{account.octets} octets used of {quota}, {octets} more to copy")
+    group.ledger.check(account, octets, len(messages))
     made, flags = _write(group, account, source, target, messages, runs, 0)
     files = group.files_of(account.id)
     if files is not None:
@@ -159,8 +157,7 @@ def copy_messages(
     else:
         for digest, count in Counter(message.digest for message in messages).items():
             group.reference(digest, count)
-    account.messages += len(messages)
-    account.octets += octets
+    group.count(account, len(messages), octets)
     return made
 
 
@@ -315,6 +312,5 @@ def remove_rows(
         for digest, count in Counter(DIGEST.unpack(row)[0] for row in rows).items():
             group.dereference(digest, count)
     _count_out(mailbox, messages)
-    account.messages -= len(messages)
-    account.octets -= sum(message.size for message in messages)
+    group.count(account, -len(messages), -sum(message.size for message in messages))
     return [message.uid for message in messages]

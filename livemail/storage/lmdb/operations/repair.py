@@ -412,6 +412,7 @@ class Repair:
                 group.txn.delete(key, db=handle)
             else:
                 group.txn.put(key, row, db=handle)
+        group.ledger.forget()
         return plan.fixes
 
 
