@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from livemail.admin.operations import EX_DATA, EX_EXISTS, EX_PROBLEMS, EX_USAGE, Refused
+from livemail.admin.quota_words import quota_lines
 from livemail.interfaces.storage import Progress
 
 
@@ -30,9 +31,9 @@ def add_words(words: Any) -> Any:
 
     Returns those of ``store``, for more.
     """
-    account = words.add_parser("account", help="add, list, show, remove accounts, set passwords").add_subparsers(
-        metavar="VERB", required=True
-    )
+    account = words.add_parser(
+        "account", help="add, list, show, remove accounts, set passwords, see quotas"
+    ).add_subparsers(metavar="VERB", required=True)
     add = account.add_parser("add", help="make an account, or many")
     add.add_argument("name", nargs="?", metavar="NAME", help="name, or name@domain")
     add.add_argument("--password-stdin", action="store_true", help="read the password from standard input, one line")
@@ -42,6 +43,9 @@ def add_words(words: Any) -> Any:
     show = account.add_parser("show", help="one account with its mailboxes")
     show.add_argument("name", metavar="NAME")
     show.set_defaults(verb=_account_show)
+    quota = account.add_parser("quota", help="what is used of the quotas of accounts, domains and the store")
+    quota.add_argument("name", nargs="?", default="", metavar="NAME", help="one account, and what it is in")
+    quota.set_defaults(verb=_account_quota)
     password = account.add_parser("password", help="set another password")
     password.add_argument("name", metavar="NAME")
     password.add_argument("--password-stdin", action="store_true", help="read it from standard input, one line")
@@ -175,7 +179,14 @@ def _account_show(arguments: argparse.Namespace, target: Target) -> int:
         f"  {box['name']:{width}}  {box['messages']:>9,} messages  {box['unseen']:>9,} unseen  {box['octets']:>15,} octets"
         for box in account["mailboxes"]
     ]
+    lines += [f"  {line}" for line in quota_lines(account.get("quota", ()))]
     say(arguments, account, "\n".join(lines))
+    return 0
+
+
+def _account_quota(arguments: argparse.Namespace, target: Target) -> int:
+    uses = target("account.quota", {"name": arguments.name}, show_progress)
+    say(arguments, uses, "\n".join(quota_lines(uses)))
     return 0
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 from twisted.internet.defer import Deferred, gatherResults
 
+from livemail.interfaces.quota import IQuotaStore
 from livemail.interfaces.storage import AccountRecord, IMailStore, Progress
 from livemail.mail.address import MAX_DOMAIN_OCTETS, MAX_LOCAL_PART_OCTETS
 from livemail.mail.domains import domain_key
@@ -104,6 +105,7 @@ class Operations:
             "account.add": self._add,
             "account.list": self._list,
             "account.show": self._show,
+            "account.quota": self._quota,
             "account.password": self._password,
             "account.remove": self._remove,
             "store.check": self._check,
@@ -186,7 +188,19 @@ class Operations:
             {"name": box.name, "messages": box.exists, "unseen": box.unseen, "octets": box.size}
             for box in listed.mailboxes
         ]
-        return {**_told(record), "mailboxes": mailboxes}
+        told = {**_told(record), "mailboxes": mailboxes}
+        store = IQuotaStore(self._store, None)
+        if store is not None:
+            told["quota"] = msgspec.to_builtins(list(await store.quotas(record.name)))
+        return told
+
+    async def _quota(self, arguments: Mapping[str, Any], _progress: Progress) -> Any:
+        """name: of one account; "" for every account, every domain and the store."""
+        name = (await self._known(arguments["name"])).name if arguments.get("name") else ""
+        store = IQuotaStore(self._store, None)
+        if store is None:
+            raise Refused("this store keeps no quotas", EX_UNAVAILABLE)
+        return msgspec.to_builtins(list(await store.quotas(name)))
 
     async def _password(self, arguments: Mapping[str, Any], _progress: Progress) -> Any:
         record = await self._known(arguments["name"])
