@@ -576,8 +576,11 @@ class ChainTransaction:
                 continue
             try:
                 each.filter.closed()
-            except Exception:
-                self.log.failure("filter {filter} failed at closed", filter=self.plan.filters[at].spec.name)
+            except BaseException as error:
+                spec = self.plan.filters[at].spec
+                line = raised_at(spec.filter, "closed", error)
+                text = "filter {filter} failed at closed, {line}: {error}"
+                self.log.failure(text, filter=spec.name, line=line, error=told(error))
 
     def _compare(self, decisions: Decisions) -> None:
         """Report where a shadow would have acted otherwise."""

@@ -34,6 +34,9 @@ SMALL: Final = 256 * 1024
 
 MAX_FRAME: Final = 1 << 30
 
+# No `Ask` has this number: they are counted from 1.
+NOBODY: Final = 0
+
 COMMANDS, ANSWERS, QUESTIONS, CONTENTS = 3, 4, 5, 6
 """The process's descriptors: it reads commands and contents, it writes answers and questions for content."""
 
@@ -97,7 +100,10 @@ class Spoken(msgspec.Struct):
 
 
 class Told(msgspec.Struct, tag=True):
-    """The answer to one `Ask`.  error: what was raised, "" when there is a verdict; line: where."""
+    """The answer to one `Ask`, or to a `Close` that went wrong: request is NOBODY then.
+
+    error: what was raised, "" when there is a verdict; line: where.
+    """
 
     request: int
     verdict: Spoken | None = None

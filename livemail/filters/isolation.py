@@ -246,6 +246,13 @@ class Worker:
         """A frame came."""
         if isinstance(answer, Ready):
             process.is_ready = True
+        elif isinstance(answer, Told) and answer.request == exchange.NOBODY:
+            self.log.critical(
+                "filter {filter} failed at closed, {line}: {error}",
+                filter=self.name,
+                line=answer.line,
+                error=answer.error,
+            )
         elif isinstance(answer, Told):
             pending = self._pending.get(answer.request)
             if pending is not None and not pending[1].called:

@@ -222,8 +222,12 @@ class Served(Protocol):
 
     def _close(self, command: Close) -> None:
         known = self._objects.pop(command.object, None)
-        if known is not None:
+        if known is None:
+            return
+        try:
             known.filter.closed()
+        except BaseException as error:
+            self._send(Told(exchange.NOBODY, error=told(error), line=raised_at(self._class, "closed", error)))
 
 
 def _drive(coroutine: Coroutine[Any, Any, Any]) -> Any:

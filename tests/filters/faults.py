@@ -23,6 +23,10 @@ class Misbehaving(Filter):
 
     message_ = None
 
+    def closed(self):
+        if self.config.at == "closed":
+            raise ZeroDivisionError("closed")
+
     async def _stage(self, stage, tx, given=None):
         if stage == "headers":
             self.message_ = given

@@ -57,6 +57,14 @@ def logged(events):
     return [text for event in events if "failed at" in (text := formatEvent(event) or "")]
 
 
+def test_what_a_filter_raises_when_it_is_closed_is_logged_with_its_line_and_nothing_more(events):
+    rig = Rig(filters=[spec("closed", "raise")])
+    assert "250 2.0.0 Ok: taken" in send_through(rig)
+    assert re.fullmatch(
+        r"filter breaker failed at closed, faults\.py:\d+: ZeroDivisionError: closed", logged(events)[0]
+    )
+
+
 @pytest.mark.parametrize("how", [*AT_ONCE, *IN_TIME])
 @pytest.mark.parametrize("at", STAGES)
 def test_a_failure_at_any_stage_defers_and_is_named_with_its_line(at, how, events):

@@ -123,6 +123,21 @@ class Isolated(TestCase):
     async def test_it_raises(self):
         await self._each("raise")
 
+    async def test_what_it_raises_when_it_is_closed_concerns_nobody_else(self):
+        chain = self.chain(self.spec("closed", "raise"))
+        worker = chain.plan.filters[0].worker
+        for _ in range(2):
+            verdict, *_ = await self.pass_through(chain)
+            assert isinstance(verdict, Continue)
+            self.pids.append(worker.pid)
+        assert self.pids[0] == self.pids[1]
+        number = next(n for n, line in enumerate(FAULTS, 1) if 'ZeroDivisionError("closed")' in line)
+        for _ in range(500):
+            if self.lines:
+                break
+            await later(0.02)
+        assert f"filter breaker failed at closed, faults.py:{number}: ZeroDivisionError: closed" in self.lines[0]
+
     async def test_its_process_dies(self):
         await self._each("die")
 
