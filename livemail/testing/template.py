@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import keyword
 import re
 import string
+import sys
 from importlib import resources
 from pathlib import Path
+
+from livemail.filters.find import plugins
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")
 
@@ -22,11 +26,13 @@ def write_package(name: str, above: Path) -> list[Path]:
             f"{name!r} cannot be a filter's name; write lower-case letters, digits and hyphens, such as no-executables"
         )
     module = name.replace("-", "_")
-    if module in {"livemail", "twisted", "test", "tests", "email", "mail", "filter", "filters"}:
-        raise BadName(f"{name!r} is the name of another module; choose another")
     folder = above / name
     if folder.exists():
         raise BadName(f"{folder} is there already; choose another name, or remove it")
+    if name in {plugin.name for plugin in plugins()}:
+        raise BadName(f"{name!r} is a filter that is there already; choose another name")
+    if module in {"test", "tests", "mail", "filter", "filters"} or _is_module(module):
+        raise BadName(f"{name!r} is the name of another module; choose another")
     words = {"name": name, "module": module, "cls": "".join(part.capitalize() for part in re.split("[-_]", name))}
     written = []
     source = resources.files("livemail.testing") / "templates"
@@ -48,3 +54,11 @@ def write_package(name: str, above: Path) -> list[Path]:
         path.write_text(text, "utf-8")
         written.append(path)
     return written
+
+
+def _is_module(name: str) -> bool:
+    """Whether a module of that name would be hidden by the new one, or hide it.  A folder without code is none."""
+    if name in sys.stdlib_module_names:
+        return True
+    found = importlib.util.find_spec(name)
+    return found is not None and found.origin is not None

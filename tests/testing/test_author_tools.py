@@ -91,6 +91,10 @@ def test_settings_come_from_the_command_line_as_from_a_table(package):
     [
         (["new", "No Words"], 65, "cannot be a filter's name"),
         (["new", "twisted"], 65, "name of another module"),
+        (["new", "json"], 65, "'json' is the name of another module; choose another"),
+        (["new", "msgspec"], 65, "'msgspec' is the name of another module; choose another"),
+        (["new", "tests"], 65, "'tests' is the name of another module; choose another"),
+        (["new", "dkim-sign"], 65, "'dkim-sign' is a filter that is there already; choose another name"),
         (["test", "none.py", "hostile"], 65, "none.py is not a file"),
         (["test", "limits", "nowhere", "--set", "max_parts=1"], 65, "nowhere is not there"),
         (["test", "broken.py", "hostile"], 65, "broken.py:1: SyntaxError"),
