@@ -21,6 +21,7 @@ from livemail.config.read import Source, build, unknown
 from livemail.filters.find import CannotFind, find
 from livemail.filters.plan import DEFAULT_MEMORY, FilterSpec
 from livemail.interfaces.settings import Settings
+from livemail.mail.domains import domain_key, spellings
 
 MIN_MEMORY: Final = 96 * 1024 * 1024
 MAX_FILTERS: Final = 200
@@ -127,8 +128,8 @@ def _spec(table: Mapping[str, Any], source: Source, at: KeyPath) -> FilterSpec |
         on_failure=common.on_failure,
         timeout=common.timeout,
         services=frozenset(common.services),
-        domains=frozenset(domain.lower() for domain in common.domains),
-        accounts=frozenset(account.lower() for account in common.accounts),
+        domains=frozenset(spelling for domain in common.domains for spelling in _every_spelling(domain)),
+        accounts=frozenset(spelling for account in common.accounts for spelling in _every_spelling(account)),
         shadow=common.shadow,
         isolation=common.isolation,
         memory=common.memory_limit,
@@ -147,8 +148,23 @@ def _common_faults(common: Common) -> Iterable[tuple[str, str]]:
     if common.memory_limit < MIN_MEMORY:
         yield "memory_limit", f'is too small for a Python process; write "{MIN_MEMORY >> 20} MiB" or more'
     for account in common.accounts:
-        if "@" not in account:
+        local_part, _, domain = account.rpartition("@")
+        if not local_part or not _is_domain(domain):
             yield "accounts", f'names "{account}"; write whole addresses, such as "ann@example.org"'
     for domain in common.domains:
-        if "@" in domain or not domain:
+        if not _is_domain(domain):
             yield "domains", f'names "{domain}"; write domains, such as "example.org"'
+
+
+def _is_domain(text: str) -> bool:
+    try:
+        domain_key(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _every_spelling(text: str) -> tuple[str, ...]:
+    """A domain or an account as envelopes may write it; nothing where it is none, which `_common_faults` tells."""
+    local_part, at, domain = text.lower().rpartition("@")
+    return tuple(f"{local_part}{at}{spelling}" for spelling in spellings(domain)) if _is_domain(domain) else ()

@@ -188,12 +188,13 @@ def _plain(kind: Any, bounds: msgspec.Meta, value: Any, source: Source, path: Ke
     if get_origin(kind) is Literal:
         allowed = [str(word) for word in get_args(kind)]
         if value not in get_args(kind):
-            # That 1.0 looks like 1.3 is no reason to think it was meant.
-            near = difflib.get_close_matches(str(value), allowed, 1) if str(value).isalpha() else []
-            hint = f'did you mean "{near[0]}"? ' if near else ""
-            source.fault(path, f"`{name}` cannot be {_shown(value)}; {hint}allowed are {', '.join(allowed)}")
+            source.fault(path, f"`{name}` cannot be {_shown(value)}; {_allowed(value, allowed)}")
             return None
         return value
+    words = _words_of(kind)
+    if words and isinstance(value, list) and (wrong := [word for word in value if word not in words]):
+        source.fault(path, f"`{name}` cannot hold {_shown(wrong[0])}; {_allowed(wrong[0], words)}")
+        return None
     try:
         made = msgspec.convert(value, kind)
     except msgspec.ValidationError:
@@ -207,6 +208,18 @@ def _plain(kind: Any, bounds: msgspec.Meta, value: Any, source: Source, path: Ke
         source.fault(path, f"`{name}` cannot be {_shown(value)}; write {beyond}")
         return None
     return made
+
+
+def _words_of(kind: Any) -> list[str]:
+    """The words a list of words may hold; [] for a list of anything else."""
+    arguments = get_args(kind) if get_origin(kind) in {tuple, list, frozenset} else ()
+    return [str(word) for word in get_args(arguments[0])] if arguments and get_origin(arguments[0]) is Literal else []
+
+
+def _allowed(value: Any, words: list[str]) -> str:
+    # That 1.0 looks like 1.3 is no reason to think it was meant.
+    near = difflib.get_close_matches(str(value), words, 1) if str(value).isalpha() else []
+    return (f'did you mean "{near[0]}"? ' if near else "") + f"allowed are {', '.join(words)}"
 
 
 def _beyond(value: Any, bounds: msgspec.Meta) -> str:
@@ -239,7 +252,8 @@ def _wanted(kind: Any, name: str) -> str:
     if kind is str:
         return 'text in quotes, such as "…"'
     if get_origin(kind) in {tuple, list, frozenset}:
-        return 'a list, such as ["one", "two"]'
+        words = _words_of(kind) or ["one", "two"]
+        return f"a list, such as [{', '.join(_shown(word) for word in words[:2])}]"
     return f"{kind}"
 
 

@@ -156,3 +156,36 @@ use = "a b"
 def test_a_table_that_is_no_table_and_a_key_that_must_be_there(module):
     assert faults('[[filter]]\nuse = "some_filters:Mine"\n') == ['1: [[filter]] has no words; add a line `words = "…"`']
     assert faults('[[filter]]\nuse = "some_filters:Wide"\nodd = 3\nmust = ""\n')
+
+
+def test_a_scope_that_could_never_fit_is_told_with_what_could(module):
+    """A filter whose scope is misspelt would never be asked."""
+    assert faults(
+        """[[filter]]
+use = "limits"
+max_parts = 1
+services = ["smtp", "submision"]
+domains = ["exa mple", "*.example.org", "example.org", "bücher.example", "xn--bcher-kva.example"]
+[[filter]]
+use = "limits"
+name = "two"
+max_parts = 1
+services = "smtp"
+accounts = ["ann@example.org", "@example.org", "ann@"]
+"""
+    ) == [
+        '4: `services` cannot hold "submision"; did you mean "submission"? allowed are smtp, submission, submissions, lmtp',
+        '5: `domains` names "*.example.org"; write domains, such as "example.org"',
+        '5: `domains` names "exa mple"; write domains, such as "example.org"',
+        '10: `services` cannot be "smtp"; write a list, such as ["smtp", "submission"]',
+        '11: `accounts` names "@example.org"; write whole addresses, such as "ann@example.org"',
+        '11: `accounts` names "ann@"; write whole addresses, such as "ann@example.org"',
+    ]
+
+
+def test_a_scope_holds_every_spelling_of_a_domain(module):
+    (spec,) = filter_specs(
+        [{"use": "limits", "max_parts": 1, "domains": ["Bücher.example."], "accounts": ["Ann@bücher.example"]}]
+    )
+    assert spec.domains == {"bücher.example", "xn--bcher-kva.example"}
+    assert spec.accounts == {"ann@bücher.example", "ann@xn--bcher-kva.example"}
