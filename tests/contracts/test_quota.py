@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import email.policy
+import errno
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -373,6 +374,24 @@ def test_the_warning_comes_with_the_commit_that_made_it_or_not_at_all():
         assert rig.wait(rig.store.check()).problems == ()
         # Behind the large one in the same segment, though that is over its size: a commit begins one segment at most.
         assert len(list((Path(rig._folder) / "store" / "shard-00" / "seg").iterdir())) == 1
+    finally:
+        rig.close()
+
+
+def test_a_disk_too_full_for_the_warning_does_what_was_asked_and_tells_the_log(said):
+    from tests.storage.lmdb_rig import Once
+
+    rig = RIGS["lmdb"](account_messages=10)
+    try:
+        account = rig.new_account()
+        rig.append(account, "Sent", *(b"%d" % n for n in range(5)))
+        with Once("segment-sync", lambda: OSError(errno.ENOSPC, "full")) as steps:
+            rig.wait(account.copy(rig.info(account, "Sent").id, UIDSet([(1, 4)]), "Archive"))
+        assert "segment-sync" in steps.seen
+        assert rig.info(account, "Archive").exists == 4
+        assert rig.info(account).exists == 0
+        assert said == ["warn: user1@localhost has reached 90 % of its quota: 9 octets, 9 of 10 messages"]
+        assert rig.wait(rig.store.check()).problems == ()
     finally:
         rig.close()
 
