@@ -1,4 +1,4 @@
-"""``livemail store repair``: the operation and its words."""
+"""``livemail store repair`` and ``compact``: the operations and their words."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import msgspec
 
 from livemail.admin.command import Target, counted, say, show_progress
 from livemail.admin.operations import EX_PROBLEMS, EX_TEMPORARY, Refused
+from livemail.admin.transfer_words import Rate
 from livemail.interfaces.mending import IMendStore
 from livemail.interfaces.storage import IMailStore, Progress
 
@@ -24,7 +25,14 @@ class Mending:
 
     def operations(self) -> dict[str, Callable[[Mapping[str, Any], Progress], Awaitable[Any]]]:
         """What is offered, by name."""
-        return {"store.repair": self.repair}
+        return {"store.repair": self.repair, "store.compact": self.compact}
+
+    async def compact(self, arguments: Mapping[str, Any], progress: Progress) -> Any:
+        """over: percent of a segment that must be dead, None for the setting's."""
+        store = IMendStore(self._store, None)
+        if store is None:
+            raise Refused("this store cannot be compacted by livemail", EX_PROBLEMS)
+        return msgspec.to_builtins(await store.compact(arguments.get("over"), progress))
 
     async def repair(self, arguments: Mapping[str, Any], _progress: Progress) -> Any:
         """dry_run: only say what would be done."""
@@ -47,6 +55,36 @@ def add_words(store: Any) -> None:
     repair = store.add_parser("repair", help="derive the index anew from what is left; the rest goes to lost+found")
     repair.add_argument("--dry-run", action="store_true", help="print the plan and change nothing")
     repair.set_defaults(verb=_repair)
+
+    compact = store.add_parser("compact", help="give back the space of messages that are gone, now")
+    compact.add_argument(
+        "--over",
+        type=_percent,
+        metavar="PERCENT",
+        help="move what lives in a segment when so much of it is dead; [storage] compact_dead_percent otherwise",
+    )
+    compact.set_defaults(verb=_compact)
+
+
+def _percent(text: str) -> int:
+    if not text.isdecimal() or int(text) > 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is no percentage; write a number from 0 to 100")
+    return int(text)
+
+
+def _compact(arguments: argparse.Namespace, target: Target) -> int:
+    rate = Rate()
+    try:
+        result = target("store.compact", {"over": arguments.over}, rate)
+    finally:
+        rate.end()
+    lines = [f"left where it is: {each}; `livemail store check` names the messages" for each in result["damaged"]]
+    lines.append(
+        f"{result['before']:,} octets before, {result['after']:,} after, {result['returned']:,} returned:"
+        f" {counted(result['segments'], 'segment')} gone, {result['moved']:,} octets copied"
+    )
+    say(arguments, result, "\n".join(lines))
+    return EX_PROBLEMS if result["damaged"] else 0
 
 
 def _repair(arguments: argparse.Namespace, target: Target) -> int:

@@ -1,12 +1,29 @@
-"""Repair: a store that can derive its index anew provides `IMendStore` beside `IMailStore`."""
+"""Repair and compaction: a store that can do them provides `IMendStore` beside `IMailStore`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 from zope.interface import Interface
 
-from livemail.interfaces.storage import Repaired
+from livemail.interfaces.storage import Progress, Repaired
+
+
+class Compacted(msgspec.Struct, frozen=True):
+    """What a compaction did, in octets.
+
+    before, after: what the store's contents took on disk; mail that comes in meanwhile is in ``after``.  returned: of the
+    segments that went, less what was copied.  segments: how many went.  moved: copied.  damaged: what could not be read, and
+    stays.
+    """
+
+    before: int
+    after: int
+    returned: int
+    segments: int
+    moved: int
+    damaged: tuple[str, ...]
 
 
 class IMendStore(Interface):
@@ -17,3 +34,10 @@ class IMendStore(Interface):
 
     async def repair() -> Sequence[Repaired]:
         """Do it, in one commit.  No session may be open: none is told."""
+
+    async def compact(percent: int | None = None, progress: Progress | None = None) -> Compacted:
+        """Give back the space of messages that are gone; sessions may go on.
+
+        percent: of a file's octets that must be dead before it is touched; None for the setting's.
+        Raises StorageFull below the disk's reserve, StorageFailed, Overloaded.
+        """

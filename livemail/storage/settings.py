@@ -19,8 +19,9 @@ class StorageSettings(Settings, frozen=True):
     message_size_limit: octets of the largest message taken.  memory_content_limit: octets of a content kept in memory
     before it moves to a spool file.  reserve_octets, reserve_percent: new mail is refused when less than the greater of
     both is free on the disk; reserve_inodes: likewise for inodes.  reserve_file: octets of a file given up when even an
-    expunge finds the disk full.  segment_octets: a segment file is closed when it is larger.  map_octets: address
-    space for the index, not disk space.  account_quota, account_messages, max_mailboxes: octets, messages and mailboxes one
+    expunge finds the disk full.  segment_octets: a segment file is closed when it is larger.  compact_dead_percent: dead share
+    from which a closed segment is emptied in the background, 0 for never.  map_octets: address space for the index, not disk
+    space.  account_quota, account_messages, max_mailboxes: octets, messages and mailboxes one
     account may hold, unless its table or its domain's says otherwise; 0 for no limit.  store_quota, store_messages: octets and
     messages of all accounts together.  quota_warning_percent: of a quota at which its owner and the log are told, 0 for
     never.  over_quota: whether mail over quota is refused for good (552) or for now (452).  change_rows, expunge_rows: commands per account, and expunges per mailbox, whose changes are remembered.
@@ -40,6 +41,7 @@ class StorageSettings(Settings, frozen=True):
     reserve_inodes: int = 100
     reserve_file: int = 64 * MIB
     segment_octets: Annotated[int, Meta(ge=MIB)] = 256 * MIB
+    compact_dead_percent: Annotated[int, Meta(le=100)] = 50
     map_octets: Annotated[int, Meta(ge=16 * MIB)] = 1024 * 1024 * MIB
     account_quota: int = 0
     account_messages: int = 0

@@ -50,6 +50,7 @@ class Work(msgspec.Struct, eq=False):
 
     index: its place in the group.  origin: what its events name as theirs, None when nobody is.  contents: what it brings; frees: whether it
     makes room on a full disk.  in_files: digests of those contents that no segment needs: they become files of a Maildir.
+    moves: its contents are stored, and are written anew all the same.
     """
 
     index: int
@@ -58,6 +59,7 @@ class Work(msgspec.Struct, eq=False):
     contents: Sequence[Content]
     frees: bool
     in_files: frozenset[bytes] = frozenset()
+    moves: bool = False
 
 
 class Answer(msgspec.Struct):
@@ -243,7 +245,8 @@ class Committer:
             raise
 
     def _new_contents(self, batch: Sequence[Work]) -> dict[bytes, Content]:
-        """Return the contents no segment holds yet."""
+        """Return the contents no segment holds yet, and those that are to move."""
+        moving = {content.digest for work in batch if work.moves for content in work.contents}
         contents = {
             content.digest: content
             for work in batch
@@ -252,8 +255,9 @@ class Committer:
         }
         if contents:
             with self._environment.begin() as txn:
-                for digest in [digest for digest in contents if txn.get(digest, db=self._tables.blob) is not None]:
-                    del contents[digest]
+                for digest in contents.keys() - moving:
+                    if txn.get(digest, db=self._tables.blob) is not None:
+                        del contents[digest]
         return contents
 
     def _transact(self, batch: Sequence[Work], written: dict[bytes, Location], *, warns: bool) -> Answer:

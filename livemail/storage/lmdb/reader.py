@@ -351,6 +351,7 @@ class Reader:
     def open_content(self, account: AccountId, mailbox: MailboxId, uid: UID) -> IContentReader | None:
         """Open one message, None when it does not exist.  Raises StorageFailed when it is damaged."""
         key = MESSAGE_KEY.pack(account, mailbox, uid)
+        gone: Location | None = None
         while True:
             with self._begin() as txn:
                 row = txn.get(key, db=self._tables.msg)
@@ -368,6 +369,7 @@ class Reader:
                 try:
                     segment = self._segments.open(location.segment)
                 except SegmentGone:
+                    gone = _moved_from(gone, location)
                     continue
             segment.verify_head(location, message.digest)
             return StoredContent(segment, location, prefix)
@@ -386,17 +388,20 @@ class Reader:
 
     def open_digest(self, digest: bytes, prefix: bytes) -> StoredContent | None:
         """Open a content behind a prefix, None when it does not exist.  Raises StorageFailed when it is damaged."""
-        with self._begin() as txn:
-            row = txn.get(digest, db=self._tables.blob)
-        if row is None:
-            return None
-        location = Location(*BLOB.unpack(row)[1:])
-        try:
-            segment = self._segments.open(location.segment)
-        except SegmentGone:
-            return None
-        segment.verify_head(location, digest)
-        return StoredContent(segment, location, prefix)
+        gone: Location | None = None
+        while True:
+            with self._begin() as txn:
+                row = txn.get(digest, db=self._tables.blob)
+            if row is None:
+                return None
+            location = Location(*BLOB.unpack(row)[1:])
+            try:
+                segment = self._segments.open(location.segment)
+            except SegmentGone:
+                gone = _moved_from(gone, location)
+            else:
+                segment.verify_head(location, digest)
+                return StoredContent(segment, location, prefix)
 
     # ------------------------------------------------------------------------------------------------------ changes
 
@@ -499,3 +504,13 @@ def _shorten(batch: FetchBatch, count: int) -> None:
         column = getattr(batch, name)
         if column is not None:
             setattr(batch, name, column[:count])
+
+
+def _moved_from(before: Location | None, location: Location) -> Location:
+    """Return the place whose segment is gone: expunged or moved since the index was asked.
+
+    Raises StorageFailed when that is still the place it names: the file is missing.
+    """
+    if location == before:
+        raise StorageFailed(reason=f"segment {location.segment} is missing; restore it from a backup")
+    return location

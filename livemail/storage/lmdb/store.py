@@ -6,13 +6,13 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from livemail.interfaces.backup import BackupFailed, BackupReport, IBackupStore
-from livemail.interfaces.mending import IMendStore
+from livemail.interfaces.mending import Compacted, IMendStore
 from livemail.interfaces.quota import IQuotaStore, QuotaUse
 from livemail.interfaces.runtime import IWatcher, Now, RunBlocking
 from livemail.interfaces.storage import (
@@ -34,6 +34,7 @@ from livemail.storage.lmdb.addresses import LMDBAddressBook
 from livemail.storage.lmdb.backup.write import Backup
 from livemail.storage.lmdb.check import Check
 from livemail.storage.lmdb.committer import Committer
+from livemail.storage.lmdb.compaction import Compaction
 from livemail.storage.lmdb.feed import ChangeFeed
 from livemail.storage.lmdb.files.account import MaildirAccount
 from livemail.storage.lmdb.files.reading import MaildirReader
@@ -68,6 +69,8 @@ class Steps(Protocol):
         """Let go of the index, also in the middle."""
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
 MaildirOf = Callable[[str], Path | None]
 
 
@@ -127,6 +130,16 @@ class LMDBStore:
             self.write,
             run_blocking,
             seconds,
+        )
+        self.compaction = Compaction(
+            self._environment,
+            self._tables,
+            folder.segments,
+            self._spool,
+            self.disk,
+            settings.compact_dead_percent,
+            self._move,
+            self._in_thread,
         )
         self.addresses = LMDBAddressBook(lambda: self.reader, self.write, self.disk)
         self._instance = int.from_bytes(os.urandom(7))
@@ -232,6 +245,10 @@ class LMDBStore:
         in_files: digests of the contents no segment needs (`in_files`).
         """
         return self._writer.submit(Request(operation, origin, contents, frees=frees, in_files=in_files))
+
+    def _move(self, operation: Operation, contents: Sequence[Content]) -> Deferred[Any]:
+        """Run an operation for which contents are written that are stored already."""
+        return self._writer.submit(Request(operation, None, contents, frees=False, moves=True))
 
     def in_files(self, copies: Sequence[tuple[AccountId, Content]]) -> frozenset[bytes]:
         """Return the digests of the contents that go to accounts in Maildirs only."""
@@ -386,17 +403,17 @@ class LMDBStore:
             with self._environment.begin() as txn:
                 return Planner(txn, self._tables, self._folder.segments, int(self._now())).plan().fixes
 
-        self._refuse_if_closed()
-        self._checks += 1
-        try:
-            return await self._run_blocking(plan)
-        finally:
-            self._leave()
+        return await self._in_thread(plan)
 
     async def repair(self) -> Sequence[Repaired]:
         """Derive the index anew from what is left, in one commit.  Sessions are not told: none may be open."""
         fixes: Sequence[Repaired] = await self.write(Repair(self._folder.segments), frees=True)
         return fixes
+
+    async def compact(self, percent: int | None = None, progress: Progress | None = None) -> Compacted:
+        """Empty the segments in which much is dead.  Runs beside the server."""
+        self._refuse_if_closed()
+        return await self.compaction.run(percent, progress)
 
     async def backup(self, target: Path, recipient: str = "", progress: Progress | None = None) -> BackupReport:
         """Add one consistent backup to a folder.  Raises BackupFailed, StorageFailed."""
@@ -427,6 +444,15 @@ class LMDBStore:
             work.close()
             self._leave()
 
+    async def _in_thread(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run something that reads the index.  Raises StorageFailed when the store is closed."""
+        self._refuse_if_closed()
+        self._checks += 1
+        try:
+            return await self._run_blocking(function, *args, **kwargs)
+        finally:
+            self._leave()
+
     def _leave(self) -> None:
         """A thread has let go of the index."""
         self._checks -= 1
@@ -439,6 +465,7 @@ class LMDBStore:
             return
         self._is_open = False
         self.sync.close()
+        self.compaction.close()
         self._reader.close()
         await self._writer.close()
         if self._checks:

@@ -74,9 +74,12 @@ class ICarrier(Protocol):
 
 
 class Request:
-    """One operation on its way.  contents: what it brings; frees: whether it makes room on a full disk."""
+    """One operation on its way.  contents: what it brings; frees: whether it makes room on a full disk.
 
-    __slots__ = ("contents", "deferred", "frees", "in_files", "octets", "operation", "origin")
+    in_files, moves: as in `livemail.storage.lmdb.committer.Work`.
+    """
+
+    __slots__ = ("contents", "deferred", "frees", "in_files", "moves", "octets", "operation", "origin")
 
     def __init__(
         self,
@@ -86,12 +89,14 @@ class Request:
         *,
         frees: bool,
         in_files: frozenset[bytes] = frozenset(),
+        moves: bool = False,
     ) -> None:
         self.operation = operation
         self.origin = origin
         self.contents = contents
         self.frees = frees
         self.in_files = in_files
+        self.moves = moves
         self.octets = sum(content.size for content in contents if not isinstance(content, SpooledContent))
         self.deferred: Deferred[Any] = Deferred()
 
@@ -105,7 +110,15 @@ class Group:
         self.requests = requests
         self.works = [
             # An origin is an object of this process: the committer names it by the request's place.
-            Work(index, one.operation, None if one.origin is None else index, one.contents, one.frees, one.in_files)
+            Work(
+                index,
+                one.operation,
+                None if one.origin is None else index,
+                one.contents,
+                one.frees,
+                one.in_files,
+                one.moves,
+            )
             for index, one in enumerate(requests)
         ]
         self.spooled = {

@@ -1,4 +1,4 @@
-"""A store that works until it dies: deliveries, flags, copies and expunges at random, and a log of what was acknowledged.
+"""A store that works until it dies: deliveries, flags, copies and expunges at random, compaction beside them, and a log of what was acknowledged.
 
 Arguments: data folder, log file, seed, how many steps, the failpoint at which to die ("-" for none), how often it is passed first.
 The log gets one line per acknowledged change, written after the acknowledgement and before the next step:
@@ -83,6 +83,9 @@ class Work:
             made.close()
         self.note(f"add {subject}")
 
+    async def compact(self) -> None:
+        await self._store.compact(1)
+
     async def change(self) -> None:
         inbox = await self._account.mailbox("INBOX")
         if not inbox.exists:
@@ -108,7 +111,8 @@ class Work:
                 self.note(f"gone {subject}")
 
     def round(self) -> None:
-        self._pump.gather([self.change() if self._random.random() < 0.4 else self.add() for _ in range(IN_FLIGHT)])
+        works = [self.change() if self._random.random() < 0.4 else self.add() for _ in range(IN_FLIGHT)]
+        self._pump.gather([*works, self.compact()])
 
 
 def main() -> None:

@@ -190,6 +190,7 @@ class Group:
         self._has_maildirs = bool(txn.stat(tables.mroot)["entries"])
         self._files: dict[int, MaildirFiles | None] = {}
         self.part: Part | None = None
+        self.end_tail_from: int | None = None
         self._tail = tail
         self._written = written
         self._accounts: dict[int, AccountState] = {}
@@ -429,6 +430,18 @@ class Group:
         self._released[digest] = location
         self._segment(location[0])[1] += HEAD.size + location[2]
 
+    def relocate(self, digest: bytes, place: Location) -> None:
+        """Point to a content's new octets, if it still lies in its old place."""
+        row = self.txn.get(digest, db=self.tables.blob)
+        written = self._written.get(digest)
+        if row is None or written is None:
+            return
+        references, *location = BLOB.unpack(row)
+        if Location(*location) == place:
+            self.txn.put(digest, BLOB.pack(references, *written), db=self.tables.blob)
+            self.used.add(digest)
+            self._segment(place.segment)[1] += HEAD.size + place.size
+
     def _segment(self, number: int) -> list[int]:
         totals = self._segments.get(number)
         if totals is None:
@@ -484,6 +497,10 @@ class Group:
                 totals = self._segment(location.segment)
                 totals[0] += octets
                 totals[1] += octets
+        if self.end_tail_from is not None:
+            total, dead, _ = self._segment(self._tail.number)
+            if 0 < dead >= total * self.end_tail_from / 100:
+                self._tail.advance()
         for number, (total, dead, state) in self._segments.items():
             waste = min(WASTE_OCTETS, self.settings.segment_octets)
             if number == self._tail.number and dead >= total >= waste:
