@@ -418,7 +418,7 @@ class LMDBStore:
     async def backup(self, target: Path, recipient: str = "", progress: Progress | None = None) -> BackupReport:
         """Add one consistent backup to a folder.  Raises BackupFailed, StorageFailed."""
         self._refuse_if_closed()
-        backup = Backup(self._environment, self._folder, target, recipient, int(self._now()))
+        backup = Backup(self._environment, self._tables, self._folder, target, recipient, int(self._now()))
         try:
             await self._in_steps(backup, progress, "the backup")
         except OSError as error:

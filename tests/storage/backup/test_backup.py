@@ -208,7 +208,7 @@ def test_a_backup_that_was_broken_off_does_not_exist_and_the_next_one_uses_what_
     work(rig, random.Random(4))
     account = rig.handle(1)
     rig.append(account, "INBOX", *(message(f"b{at}", body="y\r\n" * 4000) for at in range(20)))
-    backup = write.Backup(rig.store._environment, rig.store._folder, tmp_path / "b", "", 1)
+    backup = write.Backup(rig.store._environment, rig.store._tables, rig.store._folder, tmp_path / "b", "", 1)
     while (step := backup.step()) is not None and step[0] < 150_000:
         pass
     backup.close()
@@ -226,7 +226,7 @@ def test_segments_that_go_while_they_are_copied_are_in_the_backup(rig, tmp_path)
     account = rig.handle(1)
     rig.append(account, "INBOX", message("big", body="x\r\n" * 50_000), message("small"))
     before = rig.everything()
-    backup = write.Backup(rig.store._environment, rig.store._folder, tmp_path / "b", "", 1)
+    backup = write.Backup(rig.store._environment, rig.store._tables, rig.store._folder, tmp_path / "b", "", 1)
     backup.step()
     backup.step()
     rig.wait(account.expunge(rig.info(account).id, None, only_deleted=False))

@@ -38,16 +38,19 @@ def file_key(account: int, mailbox: int, base: str) -> bytes:
 
 def write_pack(
     environment: Environment,
+    tables: Tables,
     target: Path,
     name: str,
     earlier: list[tuple[Stored, Stored]],
     store_file: StoreFile,
 ) -> tuple[Stored, Stored] | None:
-    """Write the messages that are new; None when there are none.  The lists are in the clear: they tell nothing."""
+    """Write the messages that are new; None when there are none.  The lists are in the clear: they tell nothing.
+
+    tables: opened before.  Opening one waits for the writer with the GIL held, for which a writer in this process may wait.
+    """
     known: set[bytes] = set()
     for _, listed in earlier:
         known.update(key for (key,) in KEY.iter_unpack((target / listed.name).read_bytes()))
-    tables = Tables(*(environment.open_db(name.encode(), create=False) for name in Tables._fields))
     pack, names = target / "mail" / f"{name}.plain.part", target / "mail" / f"{name}.list"
     keys: list[bytes] = []
     with pack.open("wb") as file:

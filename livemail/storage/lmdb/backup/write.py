@@ -37,7 +37,7 @@ from livemail.storage.lmdb.backup.packs import write_pack
 from livemail.storage.lmdb.backup.sealing import check_recipient, seal
 from livemail.storage.lmdb.folder import Folder
 from livemail.storage.lmdb.records import SEGMENT, TAIL, U32
-from livemail.storage.lmdb.schema import Environment
+from livemail.storage.lmdb.schema import Environment, Tables
 from livemail.storage.lmdb.segments import segment_numbers, segment_path
 
 PIECE_OCTETS: Final = 64 * 1024 * 1024
@@ -68,9 +68,12 @@ class _Range(RawIOBase):
 class Backup:
     """One run.  `step` may be called from any thread, from one at a time."""
 
-    def __init__(self, environment: Environment, folder: Folder, target: Path, recipient: str, now: int) -> None:
+    def __init__(
+        self, environment: Environment, tables: Tables, folder: Folder, target: Path, recipient: str, now: int
+    ) -> None:
         """recipient: public key, "" for what the target's other backups have.  now: seconds since the epoch."""
         self._environment = environment
+        self._tables = tables
         self._folder = folder
         self._target = target
         self._recipient = recipient
@@ -139,7 +142,7 @@ class Backup:
         yield max(total, 1), max(total, 1), "octets"
 
     def _pack(self, packs: list[tuple[Stored, Stored]], name: str) -> None:
-        pack = write_pack(self._environment, self._target, name, packs, self._store_file)
+        pack = write_pack(self._environment, self._tables, self._target, name, packs, self._store_file)
         if pack is not None:
             packs.append(pack)
 
