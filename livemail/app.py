@@ -443,8 +443,14 @@ class MailServer(MultiService):
         if self._alarm is not None:
             self._alarm.start()
         if self._takes_signals:
-            # Not before the reactor runs: it sets its own then, which would end the program as killed by the signal.
+            # Not before the reactor runs: it sets its own then, which would end the program as killed by the signal.  And
+            # nothing is said before: whoever reads that we serve may send a signal at once.
             self._reactor.callWhenRunning(self._take_signals)
+            self._reactor.callWhenRunning(self._say_what_runs)
+        else:
+            self._say_what_runs()
+
+    def _say_what_runs(self) -> None:
         if self._show is not None and self._banner:
             self._show(self._banner)
         else:

@@ -127,7 +127,7 @@ def test_a_batch_with_bad_lines_names_them_all_and_adds_none(fresh: Server, tmp_
         words = dict(told)
         assert "tab" in words["2"]
         assert "empty" in words["5"]
-        assert "local_domains" in words["6"]
+        assert "livemail domain add" in words["6"]
         assert "twice" in words["7"]
         assert "nothing was added" in done.stderr
         assert fresh.livemail("account", "list").stdout == "you@localhost\n"
@@ -147,7 +147,7 @@ def test_names_and_passwords_that_are_no_good(fresh: Server) -> None:
     assert (status, "the password is empty" in said) == (65, True), said
     assert add("ben@localhost", "")[0] == 65
     status, said = add("ben@example.org", "x\n")
-    assert (status, "local_domains" in said) == (65, True), said
+    assert (status, "livemail domain add" in said) == (65, True), said
     status, said = add("b en", "x\n")
     assert (status, "without spaces" in said) == (65, True), said
     assert fresh.livemail("account", "list").stdout == "ann@localhost\nyou@localhost\n"
@@ -178,7 +178,10 @@ def test_where_few_files_may_be_open_some_clients_are_told_to_wait(fresh: Server
     fresh.start(under=_with_files(200, 200))
     assert "only 48 connections at once, not the 10000 of [net] max_connections" in fresh.output()
     raws = [Raw(fresh, "imap") for _ in range(60)]
-    assert [raw.greeting[:4] for raw in raws] == [b"* OK"] * 48 + [b"* BY"] * 12
+    # The connection by which the start was awaited may still be counted.
+    taken = sum(raw.greeting.startswith(b"* OK") for raw in raws)
+    assert taken in {47, 48}
+    assert [raw.greeting[:4] for raw in raws] == [b"* OK"] * taken + [b"* BY"] * (60 - taken)
     assert b"Too many connections, try again later" in raws[-1].greeting
     for raw in raws:
         raw.close()

@@ -26,6 +26,10 @@ from livemail.storage.lmdb.segments import sync_folder
 
 SHARD: Final = "shard-00"
 
+TOO_FEW_FILES: Final = (
+    "the system lets this process open too few files; raise that (ulimit -n, or LimitNOFILE= of the systemd unit)"
+)
+
 ORPHAN_SECONDS: Final = 10.0
 """How long the writer process of a server that was killed may take to finish."""
 
@@ -60,7 +64,7 @@ def advice_on(error: OSError, data: Path) -> str:
         case errno.ENOSPC | errno.EDQUOT:
             return f"the disk of {data} is full; free some space on it.  Nothing was lost"
         case errno.EMFILE | errno.ENFILE:
-            return "the system lets this process open too few files; raise that (ulimit -n, or LimitNOFILE= of the systemd unit)"
+            return TOO_FEW_FILES
         case errno.EROFS:
             return f"the disk of {data} can only be read; see why (dmesg), and mount it for writing.  Nothing was lost"
         case errno.EIO:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import lmdb
 
-from livemail.storage.lmdb.folder import StoreUnusable
+from livemail.storage.lmdb.folder import TOO_FEW_FILES, StoreUnusable
 from livemail.storage.settings import StorageSettings
 
 MAX_READERS = 1024
@@ -73,6 +73,8 @@ def open_environment(folder: Path, settings: StorageSettings) -> tuple[Environme
         environment.reader_check()
         return environment, Tables(*(environment.open_db(name.encode()) for name in Tables._fields))
     except (lmdb.Error, MemoryError) as error:
+        if os.strerror(errno.EMFILE) in str(error):
+            raise StoreUnusable(f"The index {folder}/data.mdb cannot be opened: {TOO_FEW_FILES}.") from error
         if os.strerror(errno.ENOSPC) in str(error):
             raise StoreUnusable(
                 f"The index {folder}/data.mdb cannot be opened: its disk is full, or has no inodes left; free some of it."
