@@ -163,7 +163,7 @@ class Target:
             raise Refused(f"the control socket in {self._data} failed: {error.strerror}", EX_UNAVAILABLE) from None
 
     def _alone(self, operation: str, arguments: Mapping[str, Any], progress: Progress) -> Any:
-        os.umask(0o077)
+        umask = os.umask(0o077)
         try:
             if operation.startswith("filter."):
                 return filter_operation(self._config, operation, arguments, progress)
@@ -174,6 +174,8 @@ class Target:
             raise Refused(str(error), EX_NO_STORE) from None
         except StoreError as error:
             raise Refused(str(error), EX_PROBLEMS) from None
+        finally:
+            os.umask(umask)  # whoever calls main() within a process of its own goes on with files of its own
 
     def _in_threads(self, operation: str, arguments: Mapping[str, Any], progress: Progress) -> Any:
         from livemail.queue_wiring import add_queue_operations  # most of the server, which other commands need not load

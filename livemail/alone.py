@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -62,7 +61,6 @@ def filter_operation(config: Config, operation: str, arguments: Mapping[str, Any
 async def _replay(config: Config, arguments: Mapping[str, Any], progress: Progress, reactor: Any) -> Any:
     from twisted.internet.threads import deferToThread
 
-    os.umask(0o077)
     run_blocking: Any = deferToThread
     store = await LMDBStore.open(
         config.data,
