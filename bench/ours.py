@@ -89,6 +89,7 @@ class Relaying:
             folder / "livemail-relay.log",
         )
         wait_for(self.smtp, self.process, "livemail")
+        self.pid = self.process.child.pid
 
     def queued(self) -> int:
         """Messages in its queue."""

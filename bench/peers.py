@@ -177,6 +177,7 @@ class Postfix:
         if started.returncode:
             raise BenchError(f"Postfix did not start: {started.stderr}{started.stdout}")
         wait_for(self.smtp, None, "Postfix")
+        self.pid = int((queue / "pid" / "master.pid").read_text())
 
     def stop(self) -> None:
         subprocess.run(

@@ -9,10 +9,10 @@ import contextlib
 import re
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench.ground import BenchError, Process, children_cpu, say, wait_for
+from bench.ground import BenchError, Process, children_cpu, say, tree_cpu, wait_for
 from bench.ours import Relaying
 from bench.peers import DOMAIN, RelayingPostfix, users
 from bench.table import Figures, render
@@ -85,10 +85,14 @@ def send(smtp: tuple[str, int], domain: str, count: int, size: int) -> int:
     return each * len(names)
 
 
-def one_run(smtp: tuple[str, int], domain: str, count: int, size: int, taken: Callable[[], int]) -> tuple[float, float]:
-    """Send, and wait until as many were taken; return (seconds, client's CPU seconds)."""
+def one_run(
+    smtp: tuple[str, int], domain: str, count: int, size: int, taken: Callable[[], int]
+) -> tuple[int, float, float]:
+    """Send, and wait until as many were taken; return (messages, seconds, client's CPU seconds)."""
     before, cpu, began = taken(), children_cpu(), time.monotonic()
-    wanted = before + send(smtp, domain, count, size)
+    sent = send(smtp, domain, count, size)
+    cpu = children_cpu() - cpu
+    wanted = before + sent
     while (seen := taken()) < wanted:
         if time.monotonic() - began > PATIENCE:
             raise BenchError(f"{wanted - seen} of {count} messages never arrived")
@@ -96,7 +100,25 @@ def one_run(smtp: tuple[str, int], domain: str, count: int, size: int, taken: Ca
     elapsed = time.monotonic() - began
     if seen != wanted:
         raise BenchError(f"{seen - before} messages arrived, {wanted - before} were sent")
-    return elapsed, children_cpu() - cpu
+    return sent, elapsed, cpu
+
+
+class Costs:
+    """CPU seconds of some processes since they were last asked."""
+
+    def __init__(self, **pids: Sequence[int]) -> None:
+        self._pids = pids
+        self._before = self._read()
+
+    def _read(self) -> dict[str, float]:
+        return {who: sum(tree_cpu(pid) for pid in pids) for who, pids in self._pids.items()}
+
+    def since(self) -> dict[str, float]:
+        """Return them by whom, and begin anew."""
+        now = self._read()
+        costs = {who: cpu - self._before[who] for who, cpu in now.items()}
+        self._before = now
+        return costs
 
 
 def measure(folder: Path, *, runs: int, count: int, size: int, tls: bool) -> list[str]:
@@ -109,14 +131,18 @@ def measure(folder: Path, *, runs: int, count: int, size: int, tls: bool) -> lis
         running.callback(postfix.stop)
         livemail = Relaying(folder, sink.port, tls=tls)
         running.callback(livemail.stop)
-        turns = ((peer, postfix.smtp, "sink.example", count // 4), (ours, livemail.smtp, DOMAIN, count))
+        pids = [process.child.pid for process in sink.processes]
+        turns = (
+            (peer, postfix.smtp, "sink.example", count // 4, Costs(server=[postfix.pid], sink=pids)),
+            (ours, livemail.smtp, DOMAIN, count, Costs(server=[livemail.pid], sink=pids)),
+        )
         for number in range(runs + 1):
-            for figures, smtp, domain, messages in turns:
-                seconds, cpu = one_run(smtp, domain, messages, size, sink.count)
-                say(f"bench: {figures.name} run {number}: {messages / seconds:,.0f} messages/s")
+            for figures, smtp, domain, messages, costs in turns:
+                costs.since()
+                sent, seconds, client = one_run(smtp, domain, messages, size, sink.count)
+                say(f"bench: {figures.name} run {number}: {sent / seconds:,.0f} messages/s")
                 if number:  # the first run warms up
-                    figures.rates.append(messages / seconds)
-                    figures.client.append(cpu / seconds)
+                    figures.add(sent, seconds, client, costs.since())
     title = f"Relay to a sink, {size} octets, {len(users())} connections in, TLS {'on' if tls else 'off'}"
     return render(title, "messages/s", ours, peer, 3.0 if size == 4096 else None)
 
@@ -130,20 +156,21 @@ def measure_queue(folder: Path, *, runs: int, count: int, size: int) -> list[str
         livemail = Relaying(folder, NO_PORT, tls=False)
         running.callback(livemail.stop)
         turns = (
-            (peer, postfix.smtp, "sink.example", count // 4, postfix.queued),
-            (ours, livemail.smtp, DOMAIN, count, livemail.queued),
+            (peer, postfix.smtp, "sink.example", count // 4, postfix.queued, Costs(server=[postfix.pid])),
+            (ours, livemail.smtp, DOMAIN, count, livemail.queued, Costs(server=[livemail.pid])),
         )
         for number in range(runs + 1):
-            for figures, smtp, domain, messages, queued in turns:
+            for figures, smtp, domain, messages, queued, costs in turns:
                 before, cpu, began = queued(), children_cpu(), time.monotonic()
+                costs.since()
                 sent = send(smtp, domain, messages, size)
                 seconds = time.monotonic() - began
                 cpu = children_cpu() - cpu
+                server = costs.since()
                 if queued() - before != sent:
                     raise BenchError(f"{queued() - before} messages are queued, {sent} were accepted")
                 say(f"bench: {figures.name} run {number}: {messages / seconds:,.0f} messages/s")
                 if number:
-                    figures.rates.append(messages / seconds)
-                    figures.client.append(cpu / seconds)
+                    figures.add(sent, seconds, cpu, server)
     title = f"Accept to queue, {size} octets, {len(users())} connections"
     return render(title, "messages/s", ours, peer, 4.0 if size == 4096 else None)

@@ -21,6 +21,7 @@ from livemail.interfaces.runtime import Now
 from livemail.interfaces.storage import IMailStore
 from livemail.mail.address import Path
 from livemail.mail.errors import WireError
+from livemail.net.coroutines import Run
 from livemail.net.tls_client import ClientTLS
 from livemail.smtp.grammar import parse_path
 from livemail.smtp.relay.relay import Relay
@@ -47,6 +48,7 @@ def wire_queue(
         clock=reactor,
         now=now,
         random=secrets.SystemRandom().random,
+        running=Run,
     )
 
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 from twisted.internet.defer import Deferred, DeferredList
@@ -40,10 +40,15 @@ from livemail.mail.errors import MailError
 MAX_HOSTS: Final = 20
 """MX hosts that are looked at, best first; who has more has them for show."""
 
+REMEMBERED: Final = 1000
+"""Domains whose destination, or whose hosts where no lookup is needed, are remembered."""
+
 MAX_ADDRESSES: Final = 16
 """Addresses of one host that are used."""
 
 _HOST: Final = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?:\.(?!-)[a-z0-9_-]{1,63})*")
+
+T = TypeVar("T")
 
 Shuffle = Callable[[list[Any]], None]
 """Puts a list in random order: `random.Random.shuffle`."""
@@ -114,22 +119,31 @@ class Routing:
         self._ourselves = ourselves
         self._shuffle = shuffle
         self._families = [6 if family == "ipv6" else 4 for family in relay.families]
+        self._destinations: dict[str, str] = {}
+        self._fixed: dict[str, Hops] = {}
         self._forbidden = [ipaddress.ip_network(text) for text in relay.forbidden_networks]
 
     def reload(self) -> None:
         """Read the password files again.  Raises SecretError, and keeps the passwords as they were."""
         self._table = RouteTable(self._relay, self._routes)
+        self._fixed.clear()
 
     def destination(self, domain: str) -> str:
         """See `IRouting.destination`."""
+        known = self._destinations.get(domain)
+        if known is not None:
+            return known
         try:
             key = domain_key(domain)
         except ValueError:
             return domain.lower()
-        return self._table.way(key).destination or key
+        return _remember(self._destinations, domain, self._table.way(key).destination or key)
 
     async def hops(self, domain: str) -> Hops:
         """See `IRouting.hops`."""
+        known = self._fixed.get(domain)
+        if known is not None:
+            return known
         try:
             key = domain_key(domain)
         except ValueError as error:
@@ -148,12 +162,14 @@ class Routing:
                 further, holds = await self._written(hop, spoken, key)
             except MailError as error:
                 self.log.warn("the fallback {hop} cannot be used: {error}", hop=str(hop), error=str(error))
+                seconds = 0.0
                 continue
             found += further
             seconds = min(seconds, holds)
         if not found and problem is not None:
             raise problem
-        return Hops(way.destination or key, tuple(found), seconds)
+        hops = Hops(way.destination or key, tuple(found), seconds)
+        return _remember(self._fixed, domain, hops) if seconds == float("inf") else hops
 
     # ------------------------------------------------------------------------------------------------------- ways
 
@@ -295,3 +311,10 @@ class Routing:
         if is_implicit and not any(host.addresses for host in hosts):
             return NoSuchDomain(f"The domain {domain} has neither MX nor address records")
         return Unroutable(f"No mail host of {domain} has a usable address")
+
+
+def _remember(known: dict[str, T], domain: str, what: T) -> T:
+    if len(known) >= REMEMBERED:
+        known.clear()
+    known[domain] = what
+    return what

@@ -9,8 +9,8 @@ States of a recipient
     delivered, failed
                over; kept for `IQueue.message` until the last recipient of the message is, then the message is removed
 
-        accept ──▶ queued ──▶ claimed ──▶ delivered │ failed
-                     ▲  │       │  ▲
+        accept ──▶ queued ──▶ claimed ──▶ delivered │ failed      accept leads to claimed at once where an attendant
+                     ▲  │       │  ▲                               has room for it
                      │  ▼       ▼  │
                      held ◀── deferred
 
@@ -29,7 +29,7 @@ Times are seconds since the epoch, UTC, with fractions.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NewType, Protocol
 
 import msgspec
@@ -216,7 +216,8 @@ class Claimed(msgspec.Struct, frozen=True):
     """One message with recipients of one destination, all claimed.
 
     failures: of the destination.  down: what was the matter with it, when it is to be left alone for now: defer without
-    trying.  is_decided: the recipients are ``failing``: report, without trying.
+    trying.  is_decided: the recipients are ``failing``: report, without trying.  content: as `IQueue.open_content` gives it,
+    where it is small and still in memory; needs no closing.
     """
 
     message: QueuedMessage
@@ -224,6 +225,7 @@ class Claimed(msgspec.Struct, frozen=True):
     failures: int = 0
     down: Reply | None = None
     is_decided: bool = False
+    content: IContentReader | None = None
 
 
 class Claims(msgspec.Struct, frozen=True):
@@ -366,11 +368,33 @@ class Page(msgspec.Struct, frozen=True):
 # ---------------------------------------------------------------------------------------------------------- interfaces
 
 
+class Attendant(Protocol):
+    """Who works on a queue: hears what is due, and may get new mail claimed by the very commit that brings it."""
+
+    def wake(self, when: float) -> None:
+        """Something that was not became due at ``when``."""
+
+    def keep_room(self, destination: str, recipients: int) -> bool:
+        """Whether new mail with so many recipients of a destination could be begun at once.
+
+        Then a place is kept for it until `begin` or `give_back`, one of which follows.
+        """
+
+    def begin(self, claimed: Claimed) -> None:
+        """Mail that room was kept for is there, and claimed.  Must not raise."""
+
+    def give_back(self, destination: str) -> None:
+        """It is not: it was refused, or waits its turn as other mail does."""
+
+
 class IQueue(Interface):
     """The queue of a store."""
 
     async def accept(filing: Filing) -> Filed:
         """File copies and queue messages in one durable commit.
+
+        What the attendant has room for is claimed in that commit, unless mail for the same destination is due and waits,
+        or the destination is down.
 
         Raises StorageFull, StorageFailed, Overloaded, LimitReached (the queue is full); then nothing was taken.
         """
@@ -405,8 +429,8 @@ class IQueue(Interface):
     async def stats() -> QueueStats:
         """Counts."""
 
-    def on_due(wake: Callable[[float], None] | None) -> None:
-        """Call ``wake`` with a time when something that was not became due then; None ends that."""
+    def attend(attendant: Attendant | None, lease: float = 0.0) -> None:
+        """Tell ``attendant`` what is due, and offer new mail to it, claimed for ``lease`` seconds; None ends that."""
 
 
 class Concerned(msgspec.Struct, frozen=True):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import ParamSpec, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -17,6 +17,25 @@ class RunBlocking(Protocol):
 
     def __call__(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
         """Await the function's result; its exception is raised here."""
+
+
+class Running(Protocol):
+    """A coroutine on its way, without a Deferred for it."""
+
+    def start(self) -> None:
+        """Run up to the first suspension, or to the end."""
+
+    def cancel(self) -> None:
+        """Cancel what is waited for; CancelledError is raised inside the coroutine."""
+
+
+class MakeRunning(Protocol):
+    """Makes a `Running`, which is not started yet."""
+
+    def __call__(
+        self, coroutine: Coroutine[Any, Any, None], on_done: Callable[[None, BaseException | None], None], /
+    ) -> Running:
+        """on_done: called once, inside `Running.start` when the coroutine never suspends."""
 
 
 class Descriptor(Protocol):

@@ -117,3 +117,26 @@ class QueueDriver:
 def addresses(claims: tuple[Claimed, ...]) -> list[list[str]]:
     """The recipients of each claim."""
     return [[address_of(one) for one in claimed.message.recipients] for claimed in claims]
+
+
+class Attending:
+    """An attendant with room for so many jobs of each destination."""
+
+    def __init__(self, **rooms: int) -> None:
+        self.rooms = rooms
+        self.woken: list[float] = []
+        self.begun: list[Claimed] = []
+
+    def wake(self, when: float) -> None:
+        self.woken.append(when)
+
+    def keep_room(self, destination: str, recipients: int) -> bool:
+        room = self.rooms.get(destination, 0)
+        self.rooms[destination] = max(0, room - 1)
+        return room > 0
+
+    def begin(self, claimed: Claimed) -> None:
+        self.begun.append(claimed)
+
+    def give_back(self, destination: str) -> None:
+        self.rooms[destination] += 1

@@ -24,7 +24,7 @@ from livemail.interfaces.storage import Delivered, Delivery
 from livemail.mail.address import Path
 from livemail.mail.envelope import ReversePath
 from livemail.mail.errors import LimitReached, NoSuchAccount
-from tests.contracts.queue_rig import NEVER, NOT_NOW, OK, REFUSED, SENDER, QueueDriver, addresses, recipient
+from tests.contracts.queue_rig import NEVER, NOT_NOW, OK, REFUSED, SENDER, Attending, QueueDriver, addresses, recipient
 from tests.contracts.stores import message
 
 
@@ -106,13 +106,14 @@ def test_mail_with_a_later_release_is_not_due_before(queue, rig):
 
 
 def test_the_queue_says_what_became_due(queue, rig):
-    woken: list[float] = []
-    queue.queue.on_due(woken.append)
+    attending = Attending()
+    woken = attending.woken
+    queue.queue.attend(attending)
     queue.accept("b@b.example")
     queue.accept("b@b.example", not_before=rig.clock.seconds + 60)
     queue.settle(queue.claim()[0], "deferred", next_attempt=rig.clock.seconds + 30)
     assert woken == [rig.clock.seconds, rig.clock.seconds + 60, rig.clock.seconds + 30]
-    queue.queue.on_due(None)
+    queue.queue.attend(None)
     queue.accept("b@b.example")
     assert len(woken) == 3
 

@@ -301,6 +301,16 @@ def test_fallback_relays_come_behind_and_stand_in_when_dns_is_silent() -> None:
     assert refusal(gone, "b.test") == "451 4.4.3"
 
 
+def test_what_needs_no_lookup_is_found_once_and_a_fallback_that_fails_is_tried_again() -> None:
+    of = routing(Zone(), relay=RoutingSettings(smarthost="192.0.2.1:587"))
+    assert found(of, "a.test") is found(of, "a.test")
+    zone = Zone(f_test=FAILS)
+    of = routing(zone, relay=RoutingSettings(smarthost="192.0.2.1:587", fallback=("f.test:25",)))
+    assert names(found(of, "a.test")) == ["192.0.2.1"]
+    zone.table["f.test"] = ["192.0.2.5"]
+    assert names(found(of, "a.test")) == ["192.0.2.1", "f.test"]
+
+
 def test_the_login_of_a_smarthost_is_not_told_to_its_fallback() -> None:
     relay = RoutingSettings(smarthost="192.0.2.1:587", login="me", password="secret", fallback=("192.0.2.2:25",))
     assert [hop.password for hop in found(routing(Zone(), relay=relay), "a.test").hops] == ["secret", ""]

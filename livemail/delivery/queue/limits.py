@@ -5,7 +5,8 @@ that say "not so much" to every recipient halve it.  One that is down has one pr
 is well again, so that a host that has just come back is not met by everything that waited for it.
 
 A claim is a commit, and connections that waited for one would idle: so as many jobs again as may run are claimed ahead and wait
-here.  When their destination is found down they are deferred with it.
+here.  When their destination is found down they are deferred with it.  For mail that is being accepted room of the same kind is
+kept until the commit that claims it is made.
 
 Only destinations with attempts running, or that are narrower or wider than a new one, are remembered, the latter at most
 `REMEMBERED`: what is forgotten begins anew.
@@ -49,11 +50,47 @@ class Limits:
         self.swept = 0
         self.waiting: dict[str, deque[Claimed]] = {}
         self._waiting = 0
+        self._kept: dict[str, int] = {}
+        self._all_kept = 0
 
     @property
     def is_full(self) -> bool:
         """Whether no attempt may be claimed."""
-        return self.active + self._waiting >= 2 * self._settings.connections
+        return self.active + self._waiting + self._all_kept >= 2 * self._settings.connections
+
+    def keep_room(self, destination: str) -> bool:
+        """Whether an attempt may be claimed for a destination that works; then its room is kept until `give_back`."""
+        if self.is_full:
+            return False
+        window = self._windows.get(destination)
+        if window is not None and (window.failures or self._room(destination, window) <= 0):
+            return False
+        if window is None and 2 * self._first <= self._claimed(destination):
+            return False
+        self._kept[destination] = self._kept.get(destination, 0) + 1
+        self._all_kept += 1
+        return True
+
+    def give_back(self, destination: str) -> None:
+        """Room that was kept is not any more."""
+        left = self._kept[destination] - 1
+        if left:
+            self._kept[destination] = left
+        else:
+            del self._kept[destination]
+        self._all_kept -= 1
+
+    @property
+    def _first(self) -> int:
+        """How wide a window begins."""
+        return min(self._settings.destination_first, self._settings.destination_connections)
+
+    def _claimed(self, destination: str) -> int:
+        """Jobs of a destination that are claimed, or about to be, and do not run."""
+        return len(self.waiting.get(destination, ())) + self._kept.get(destination, 0)
+
+    def _room(self, destination: str, window: Window) -> int:
+        return (1 if window.failures else 2 * window.size) - window.active - self._claimed(destination)
 
     def may_begin(self, destination: str) -> bool:
         """Whether an attempt may begin now."""
@@ -86,14 +123,14 @@ class Limits:
     def for_claim(self) -> ClaimLimits:
         """Return what may be claimed now."""
         settings = self._settings
-        rooms = {}
-        for name, window in self._windows.items():
-            room = (1 if window.failures else 2 * window.size) - window.active - len(self.waiting.get(name, ()))
-            rooms[name] = max(0, room)
+        rooms = {
+            name: max(0, 2 * self._first - self._claimed(name)) for name in self._kept.keys() | self.waiting.keys()
+        }
+        rooms |= {name: max(0, self._room(name, window)) for name, window in self._windows.items()}
         return ClaimLimits(
-            jobs=max(0, 2 * settings.connections - self.active - self._waiting),
+            jobs=max(0, 2 * settings.connections - self.active - self._waiting - self._all_kept),
             rooms=rooms,
-            room=min(settings.destination_first, settings.destination_connections),
+            room=self._first,
             probes=max(0, max(1, int(settings.connections * settings.probe_share)) - self.probes),
             recipients=settings.recipients,
             swept=max(0, SWEPT - self.swept),
@@ -103,8 +140,7 @@ class Limits:
         """Return a destination's window."""
         window = self._windows.get(destination)
         if window is None:
-            settings = self._settings
-            window = Window(min(settings.destination_first, settings.destination_connections))
+            window = Window(self._first)
             self._windows[destination] = window
         return window
 
@@ -127,7 +163,7 @@ class Limits:
             self.probes -= 1
         if not window.active:
             self._windows.move_to_end(destination)
-            if window.size == min(self._settings.destination_first, self._settings.destination_connections):
+            if window.size == self._first:
                 del self._windows[destination]
             while len(self._windows) > REMEMBERED + self.active:
                 first = next((name for name, each in self._windows.items() if not each.active), None)

@@ -26,8 +26,7 @@ class Verdicts:
         self._schedule = schedule
         self._message = message
         self._now = now
-        # What failed together keeps together: one transaction for all recipients of a message the next time, too.
-        self._jitter = schedule.jitter()
+        self._jitter = 0.0
         self.outcomes: list[Outcome] = []
         self.concerned: list[Concerned] = []
 
@@ -51,6 +50,8 @@ class Verdicts:
             text = f"given up after {days:.1f} days; last: {reply.text}"[:512]
             self.failed(one, msgspec.structs.replace(reply, enhanced=EXPIRED, text=text), host, was_tried=was_tried)
             return
+        # What failed together keeps together: one transaction for all recipients of a message the next time, too.
+        self._jitter = self._jitter or schedule.jitter()
         wait = schedule.next_attempt(now, message, one, was_tried=was_tried) - now
         following = min(now + max(LEAST, wait * self._jitter), expiry)
         is_told = schedule.is_delay_due(now, message, one)

@@ -4,6 +4,9 @@
                     │                                                                ▲
                     └── its destination is down, or it is decided: no attempt ───────┘
 
+New mail need not wait to be looked for: where there is room for it, it is claimed by the commit that accepts it and comes with its
+content (`Attendant`), so that most mail costs two commits, one to take it and one to be done with it.
+
 What it holds is what it works on: at most ``connections`` attempts, as many jobs claimed ahead, and `SWEPT` recipients that need
 no attempt, however long the queue is.  Everything else is the queue's: the schedule, who is next, what became of it.
 
@@ -24,8 +27,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol
 
 import msgspec
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from livemail.delivery.queue.limits import Limits
 from livemail.delivery.queue.outcomes import NO_ANSWER, Verdicts
@@ -45,9 +49,11 @@ from livemail.interfaces.queue import (
     queue_id_text,
 )
 from livemail.interfaces.relay import Attempt, Attempted, Fate, Hops, IRelay, IRouting, Job, RecipientResult, Reply
-from livemail.interfaces.runtime import Now
+from livemail.interfaces.runtime import MakeRunning, Now, Running
 from livemail.interfaces.storage import IContentReader
 from livemail.mail.errors import MailError
+
+_log = Logger()  # Of the module: one that is a class's attribute is made anew at each look at it.
 
 PATIENCE: Final = 15.0
 """Seconds after which something the store refused for now is tried again."""
@@ -70,8 +76,6 @@ class Clock(Protocol):
 class Runner:
     """Works on one queue."""
 
-    log = Logger()
-
     def __init__(
         self,
         queue: IQueue,
@@ -84,6 +88,7 @@ class Runner:
         clock: Clock,
         now: Now,
         random: Callable[[], float],
+        running: MakeRunning,
     ) -> None:
         """file: says where a report goes, as a `Filing` of it.  random: in [0, 1), for the jitter."""
         self._queue = queue
@@ -94,6 +99,7 @@ class Runner:
         self._settings = settings
         self._clock = clock
         self._now = now
+        self._running = running
         self.schedule = Schedule(settings, random)
         self.limits = Limits(settings)
         self._is_running = False
@@ -103,7 +109,8 @@ class Runner:
         self._timer: Any = None
         self._due = float("inf")
         self._keeper: Any = None
-        self._jobs: dict[_Key, tuple[Claimed, Deferred[None]]] = {}
+        self._jobs: dict[_Key, tuple[Claimed, Running]] = {}
+        self._idle: Deferred[None] | None = None
         self._ending: list[tuple[Settlement, DestinationNews | None, Deferred[Settled]]] = []
         self._is_settling = False
         self.finished = 0
@@ -114,22 +121,22 @@ class Runner:
     def start(self) -> None:
         """Begin."""
         self._is_running = True
-        self._queue.on_due(self.wake)
+        self._queue.attend(self, self._settings.lease)
         self._keep()
         self.look()
 
     async def stop(self) -> None:
         """Begin nothing new; attempts get ``stop_time`` to finish, then they are cut off.  What is not settled is due at the next start."""
         self._is_running = False
-        self._queue.on_due(None)
+        self._queue.attend(None)
         for timer in (self._timer, self._keeper):
             if timer is not None and timer.active():
                 timer.cancel()
         if self._jobs:
-            self.log.info("queue: {count} attempts finish", count=len(self._jobs))
-            everyone = DeferredList([job for _, job in self._jobs.values()])
+            _log.info("queue: {count} attempts finish", count=len(self._jobs))
+            self._idle = Deferred()
             patience = self._clock.callLater(self._settings.stop_time, self._cut_off)
-            await everyone
+            await self._idle
             if patience.active():
                 patience.cancel()
         await self._relay.close()
@@ -173,7 +180,7 @@ class Runner:
                 try:
                     claims = await self._queue.claim(self.limits.for_claim(), self._settings.lease)
                 except MailError as error:
-                    self.log.warn("queue: nothing can be claimed now: {error}", error=error)
+                    _log.warn("queue: nothing can be claimed now: {error}", error=error)
                     self._set_timer(self._now() + PATIENCE)
                     return
                 if not self._is_running:
@@ -219,10 +226,32 @@ class Runner:
                 await self._queue.renew(claims, self._settings.lease)
             count = await self._queue.reclaim()
         except MailError as error:
-            self.log.warn("queue: leases cannot be prolonged now: {error}", error=error)
+            _log.warn("queue: leases cannot be prolonged now: {error}", error=error)
             return
         if count:
-            self.log.warn("queue: {count} claims had run out; they are due again", count=count)
+            _log.warn("queue: {count} claims had run out; they are due again", count=count)
+
+    # -------------------------------------------------------------------------------------- mail that is being accepted
+
+    def keep_room(self, destination: str, recipients: int) -> bool:
+        """See `Attendant.keep_room`."""
+        return self._is_running and recipients <= self._settings.recipients and self.limits.keep_room(destination)
+
+    def begin(self, claimed: Claimed) -> None:
+        """See `Attendant.begin`."""
+        self.limits.give_back(claimed.destination)
+        if self._is_running:  # Else the claim is void at the next start.
+            try:
+                self._begin(claimed)
+            except Exception:
+                # Whoever brought the mail has nothing to do with it; the claim runs out and is tried again.
+                _log.failure("queue: {what} failed", what=self._id(claimed))
+
+    def give_back(self, destination: str) -> None:
+        """See `Attendant.give_back`."""
+        self.limits.give_back(destination)
+        if self._is_more:
+            self.look()
 
     # ---------------------------------------------------------------------------------------------------------- a job
 
@@ -235,15 +264,20 @@ class Runner:
             self.limits.begin(claimed.destination, claimed.failures)
         else:
             self.limits.swept += len(claimed.message.recipients)
-        job = Deferred.fromCoroutine(self._work(claimed, is_attempt=is_attempt))
         key = (claimed.message.id, claimed.message.recipients[0].number)
+        job = self._running(self._work(claimed, is_attempt=is_attempt), lambda _, error: self._ended(key, error))
         self._jobs[key] = (claimed, job)
-        job.addErrback(self._bug, queue_id_text(claimed.message.id))
-        job.addBoth(lambda _: self._ended(key))
+        job.start()
 
-    def _ended(self, key: _Key) -> None:
-        self.finished += len(self._jobs.pop(key)[0].message.recipients)
+    def _ended(self, key: _Key, error: BaseException | None) -> None:
+        claimed, _ = self._jobs.pop(key)
+        self.finished += len(claimed.message.recipients)
+        if error is not None:
+            self._bug(Failure(error), self._id(claimed))
         self._look_for_more()
+        if self._idle is not None and not self._jobs:
+            idle, self._idle = self._idle, None
+            idle.callback(None)
 
     def _look_for_more(self) -> None:
         """There is room again: begin what was claimed ahead; look, if the last look left something for want of room."""
@@ -293,12 +327,11 @@ class Runner:
             and self._destination(one.recipient.path.address.domain) == claimed.destination
         ]
         moved = [one for one in message.recipients if one not in here]
-        verdicts = Verdicts(self.schedule, message, started)
-        attempted = Attempted((), ())
+        attempted, is_final = Attempted((), ()), False
         if here:
             attempted, is_final = await self._try_hosts(claimed, here)
-            verdicts = Verdicts(self.schedule, message, self._now())
-            self._judge(verdicts, here, attempted, is_final=is_final)
+        verdicts = Verdicts(self.schedule, message, self._now())
+        self._judge(verdicts, here, attempted, is_final=is_final)
         for one in moved:
             assert one.recipient.path.address is not None
             verdicts.moved(one, self._destination(one.recipient.path.address.domain))
@@ -318,7 +351,7 @@ class Runner:
             assert first is not None, "the null path is no recipient"
             hops: Hops = await self._routing.hops(first.domain)
             is_final = hops.hops[0].protocol == "lmtp"
-            content = await self._open(message.id)
+            content = claimed.content or await self._open(message.id)
             job = Job(
                 queue_id_text(message.id),
                 message.reverse_path,
@@ -331,7 +364,7 @@ class Runner:
             return await self._relay.attempt(hops, job), is_final
         except MailError as error:
             if error.reason:
-                self.log.info("{id}: {error}", id=queue_id_text(message.id), error=error)
+                _log.info("{id}: {error}", id=queue_id_text(message.id), error=error)
             stage = "lookup" if content is None else "content"
             reply = Reply(error.code, error.enhanced, error.text, stage, is_remote=False)
             fate: Fate = "deferred" if error.temporary else "failed"
@@ -367,7 +400,7 @@ class Runner:
             failures = limits.is_down(name, started, now)
             last = attempted.attempts[-1].outcome if attempted.attempts else attempted.results[0].reply
             wait = self.schedule.back_off(failures)
-            self.log.info(
+            _log.info(
                 "{destination} cannot be reached ({reply}); it is left alone for {wait} s",
                 destination=name,
                 reply=last.text,
@@ -381,7 +414,7 @@ class Runner:
             limits.was_too_much(name)
         if was_down:
             limits.window(name).failures = 0
-            self.log.info("{destination} can be reached again", destination=name)
+            _log.info("{destination} can be reached again", destination=name)
             return DestinationNews(name)
         return None
 
@@ -405,7 +438,7 @@ class Runner:
             except MailError as error:
                 if not error.temporary:
                     raise
-                self.log.warn("{id} cannot be settled now: {error}", id=self._id(claimed), error=error)
+                _log.warn("{id} cannot be settled now: {error}", id=self._id(claimed), error=error)
             finally:
                 for report in reports:
                     report.content.close()
@@ -428,7 +461,7 @@ class Runner:
             raise
         except Exception:
             # A bug must not make a failure silent: what would have ended without a report stays in the queue.
-            self.log.failure("{id}: no report could be composed", id=self._id(claimed))
+            _log.failure("{id}: no report could be composed", id=self._id(claimed))
             verdicts.take_back(self._now() + self._settings.retry_most)
             return None
         finally:
@@ -441,7 +474,7 @@ class Runner:
                 if error.temporary:
                     raise
                 recipients = ", ".join(str(each.path) for each in report.envelope.recipients)
-                self.log.warn(
+                _log.warn(
                     "{id}: a report to {to} cannot go there: {error}", id=self._id(claimed), to=recipients, error=error
                 )
         deliveries = tuple(each for one in filings for each in one.deliveries)
@@ -481,13 +514,13 @@ class Runner:
     def _tell(self, claimed: Claimed, verdicts: Verdicts, settled: Settled) -> None:
         """Write what became of it into the log."""
         if not settled.is_done:
-            self.log.warn("{id}: its claim had run out before it was settled; it is tried again", id=self._id(claimed))
+            _log.warn("{id}: its claim had run out before it was settled; it is tried again", id=self._id(claimed))
             return
         by_number = {one.number: one for one in claimed.message.recipients}
         for outcome in verdicts.outcomes:
             if outcome.reply is None:
                 continue
-            self.log.info(
+            _log.info(
                 "{id}: {fate} {recipient}{at}: {code} {enhanced} {text}",
                 id=self._id(claimed),
                 fate=outcome.fate,
@@ -500,7 +533,7 @@ class Runner:
         if settled.filed is not None:
             for result in settled.filed.delivered:
                 if isinstance(result, MailError):
-                    self.log.warn("{id}: the report could not be filed: {error}", id=self._id(claimed), error=result)
+                    _log.warn("{id}: the report could not be filed: {error}", id=self._id(claimed), error=result)
 
     @staticmethod
     def _id(claimed: Claimed) -> str:
@@ -509,4 +542,4 @@ class Runner:
     def _bug(self, failure: Any, what: str) -> None:
         """What no part of the runner expects: logged; the claim runs out and is tried again."""
         if failure.check(CancelledError) is None:
-            self.log.failure("queue: {what} failed", failure=failure, what=what)
+            _log.failure("queue: {what} failed", failure=failure, what=what)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from livemail.interfaces.queue import Filing, QueueId
@@ -122,13 +123,13 @@ class LMDBQueue(StoreQueue):
         self._environment = environment
         self._tables = tables
 
-    async def _do(self, operation: QueueOperation, filings: Sequence[Filing] = (), *, frees: bool = False) -> Any:
+    def _do(self, operation: QueueOperation, filings: Sequence[Filing] = (), *, frees: bool = False) -> Deferred[Any]:
         copies = [(each.account, each.content) for filing in filings for each in filing.deliveries]
         in_files = self._store.in_files(copies)
         if in_files:
             # What goes out is read from a segment, whoever else has it in a file.
             in_files -= {each.content.digest for filing in filings for each in filing.outgoing}
-        return await self._store.write(InQueue(operation), None, contents_of(filings), frees=frees, in_files=in_files)
+        return self._store.write(InQueue(operation), None, contents_of(filings), frees=frees, in_files=in_files)
 
     def _read(self, read: Callable[[QueueTransaction], T]) -> T:
         if not self._store.is_open:

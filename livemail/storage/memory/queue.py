@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from twisted.internet.defer import Deferred, succeed
+
 from livemail.interfaces.queue import Filing, QueueId
 from livemail.interfaces.runtime import Now
 from livemail.interfaces.storage import Delivered, Delivery, Problem
@@ -52,7 +54,7 @@ class MemoryQueue(StoreQueue):
         self.tables = SortedTables()
         self._contents = _Contents(store)
 
-    async def _do(self, operation: QueueOperation, filings: Sequence[Filing] = (), *, frees: bool = False) -> Any:
+    def _do(self, operation: QueueOperation, filings: Sequence[Filing] = (), *, frees: bool = False) -> Deferred[Any]:
         del frees
         self._store.check_open()
         queue = QueueTransaction(self.tables, self._contents)
@@ -62,7 +64,7 @@ class MemoryQueue(StoreQueue):
             queue.write()
         finally:
             self._contents.brought = {}
-        return result
+        return succeed(result)
 
     def _read(self, read: Callable[[QueueTransaction], T]) -> T:
         self._store.check_open()

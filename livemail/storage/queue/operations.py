@@ -62,13 +62,17 @@ ROTATE = 5_000
 
 
 class Entry(NamedTuple):
-    """A message for the queue, packed.  recipients: (destination, due, row).  octets: of prefix and content."""
+    """A message for the queue, packed.
+
+    recipients: (destination, due, row).  octets: of prefix and content.  wanted: destinations whose recipients are to be claimed.
+    """
 
     message: bytes
     digest: bytes
     octets: int
     class_: int
     recipients: Sequence[tuple[str, int, bytes]]
+    wanted: Sequence[str] = ()
 
 
 class FilingParts(NamedTuple):
@@ -81,15 +85,20 @@ class FilingParts(NamedTuple):
 def file(queue: QueueTransaction, parts: FilingParts) -> Filed:
     """File copies, queue messages."""
     delivered = queue.contents.deliver(parts.deliveries) if parts.deliveries is not None else ()
-    return Filed(tuple(delivered), tuple(_enqueue(queue, entry) for entry in parts.entries))
+    return Filed(tuple(delivered), tuple(_enqueue(queue, entry, (), b"") for entry in parts.entries))
 
 
-def _enqueue(queue: QueueTransaction, entry: Entry) -> QueueId:
+def _enqueue(queue: QueueTransaction, entry: Entry, claimed: Sequence[str], lease: bytes) -> QueueId:
+    """claimed: destinations whose recipients get a lease."""
     id_ = queue.new_id()
     tables = queue.tables
     tables.qmsg.put(MESSAGE_KEY.pack(id_), entry.message)
     for number, (name, due, row) in enumerate(entry.recipients):
         destination = queue.destination(name)
+        if name in claimed:
+            tables.qrcp.put(RECIPIENT_KEY.pack(id_, number), row)
+            queue.lease(id_, number, destination, lease)
+            continue
         if destination.failures and destination.not_before > due:
             # It would only be handed out to be deferred until then.
             due = destination.not_before  # noqa: PLW2901
@@ -103,13 +112,22 @@ def _enqueue(queue: QueueTransaction, entry: Entry) -> QueueId:
 
 
 class Accept(NamedTuple):
-    """File copies in mailboxes and queue messages.  capacity: recipients the queue may hold, 0 for any number."""
+    """File copies in mailboxes and queue messages.
+
+    capacity: recipients the queue may hold, 0 for any number.  now, until, instance: of the claims that are wanted.
+    """
 
     parts: FilingParts
     capacity: int
+    now: int = 0
+    until: int = 0
+    instance: int = 0
 
-    def run(self, queue: QueueTransaction) -> Filed:
-        """Do it.  Raises LimitReached before anything is changed."""
+    def run(self, queue: QueueTransaction) -> tuple[Filed, list[tuple[str, ...]]]:
+        """Return what became of it, and for each entry the destinations that were claimed.
+
+        Raises LimitReached before anything is changed.
+        """
         if self.capacity:
             there = sum(queue.counters[STATE_0:])
             more = sum(len(entry.recipients) for entry in self.parts.entries)
@@ -120,7 +138,18 @@ class Accept(NamedTuple):
                     enhanced="4.3.1",
                     reason=f"{there} recipients are queued of {self.capacity}, {more} more asked for",
                 )
-        return file(queue, self.parts)
+        deliveries, entries = self.parts
+        delivered = queue.contents.deliver(deliveries) if deliveries is not None else ()
+        lease = LEASE.pack(self.until, self.instance)
+        queued, claimed = [], []
+        for entry in entries:
+            # What is due goes first: what comes now waits behind it.
+            taken = tuple(name for name in entry.wanted if queue.is_clear(queue.destination(name), self.now))
+            for name in taken:
+                queue.destination(name).served = self.now
+            queued.append(_enqueue(queue, entry, taken, lease))
+            claimed.append(taken)
+        return Filed(tuple(delivered), tuple(queued)), claimed
 
 
 # --------------------------------------------------------------------------------------------------------------- claiming

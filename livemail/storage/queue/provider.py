@@ -6,10 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from livemail.interfaces.queue import (
     START,
+    Attendant,
     Change,
     Changed,
     Choice,
@@ -24,6 +27,7 @@ from livemail.interfaces.queue import (
     Outgoing,
     Page,
     QueuedMessage,
+    QueuedRecipient,
     QueueId,
     QueueStats,
     Settled,
@@ -34,6 +38,7 @@ from livemail.interfaces.storage import Delivery, IContentReader
 from livemail.mail.content import Content
 from livemail.storage.queue import reading
 from livemail.storage.queue.choosing import ApplyChange
+from livemail.storage.queue.offers import Offer, give_back, offers_of
 from livemail.storage.queue.operations import (
     Accept,
     Claim,
@@ -83,15 +88,17 @@ class StoreQueue(ABC):
         self._now = now
         self._instance = instance
         self._capacity = capacity
-        self._wake: Callable[[float], None] | None = None
+        self._attendant: Attendant | None = None
+        self._lease = 0.0
 
     # ------------------------------------------------------------------------------------------ what an engine provides
 
     @abstractmethod
-    async def _do(self, operation: QueueOperation, filings: Sequence[Filing] = (), *, frees: bool = False) -> Any:
-        """Run an operation in a transaction of its own; it is durable when this returns.
+    def _do(self, operation: QueueOperation, filings: Sequence[Filing] = (), *, frees: bool = False) -> Deferred[Any]:
+        """Run an operation in a transaction of its own; it is durable when the Deferred fires.
 
         filings: whose contents it brings (`contents_of`).  frees: it makes room, or is needed to.
+        Raises MailError, or the Deferred fails with it.
         """
 
     @abstractmethod
@@ -115,9 +122,30 @@ class StoreQueue(ABC):
     async def accept(self, filing: Filing) -> Filed:
         """See `IQueue.accept`."""
         self._check_room()
-        filed: Filed = await self._do(Accept(self._parts(filing), self._capacity), [filing])
-        self._due_of(filing)
-        return filed
+        attendant = self._attendant
+        offers = offers_of(filing, attendant) if attendant is not None else ()
+        try:
+            now = self._now()
+            rows = [self._row(each, now) for each in filing.outgoing]
+            parts = self._parts(filing, rows, now, offers)
+            until = milliseconds(now + self._lease)
+            accepting = self._do(Accept(parts, self._capacity, milliseconds(now), until, self._instance), [filing])
+        except BaseException:
+            give_back(attendant, offers)
+            raise
+        if not offers:
+            filed: Filed = (await accepting)[0]
+            self._due_of(filing)
+            return filed
+        # Who waits may be gone before the commit is made; what it claims is begun all the same.
+        done: Deferred[Filed] = Deferred()
+        accepting.addCallbacks(
+            self._accepted,
+            self._refused,
+            callbackArgs=(filing, rows, attendant, offers, done),
+            errbackArgs=(attendant, offers, done),
+        )
+        return await done
 
     async def claim(self, limits: ClaimLimits, lease: float) -> Claims:
         """See `IQueue.claim`."""
@@ -138,7 +166,7 @@ class StoreQueue(ABC):
         parts = [
             SettlementParts(
                 Settlement(each.id, each.outcomes, each.attempts),
-                self._parts(each.report) if each.report is not None else None,
+                self._report_parts(each.report) if each.report is not None else None,
             )
             for each in settlements
         ]
@@ -189,28 +217,71 @@ class StoreQueue(ABC):
         """See `IQueue.stats`."""
         return self._read(reading.stats)
 
-    def on_due(self, wake: Callable[[float], None] | None) -> None:
-        """See `IQueue.on_due`."""
-        self._wake = wake
+    def attend(self, attendant: Attendant | None, lease: float = 0.0) -> None:
+        """See `IQueue.attend`."""
+        self._attendant = attendant
+        self._lease = lease
+
+    # ------------------------------------------------------------------------------------------- claimed when accepted
+
+    def _accepted(
+        self,
+        accepted: tuple[Filed, list[tuple[str, ...]]],
+        filing: Filing,
+        rows: Sequence[MessageRow],
+        attendant: Attendant,
+        offers: Sequence[Offer],
+        done: Deferred[Filed],
+    ) -> None:
+        filed, claimed = accepted
+        done.callback(filed)
+        begun = 0
+        for offer in offers:
+            if offer.destination not in claimed[offer.at]:
+                attendant.give_back(offer.destination)
+                continue
+            begun += len(offer.numbers)
+            row, outgoing = rows[offer.at], filing.outgoing[offer.at]
+            recipients = [
+                QueuedRecipient(
+                    number, outgoing.recipients[number].recipient, offer.destination, "claimed", row.created
+                )
+                for number in offer.numbers
+            ]
+            message = to_message(filed.queued[offer.at], row, recipients)
+            attendant.begin(Claimed(message, offer.destination, content=offer.content))
+        if begun < sum(len(each.recipients) for each in filing.outgoing):
+            self._due_of(filing)
+
+    def _refused(self, failure: Failure, attendant: Attendant, offers: Sequence[Offer], done: Deferred[Filed]) -> None:
+        give_back(attendant, offers)
+        done.errback(failure)
 
     # -------------------------------------------------------------------------------------------------------- the rest
 
     def _due(self, when: float) -> None:
-        if self._wake is not None:
-            self._wake(when)
+        if self._attendant is not None:
+            self._attendant.wake(when)
 
     def _due_of(self, filing: Filing) -> None:
-        if self._wake is not None and filing.outgoing:
-            self._wake(min(each.not_before or self._now() for each in filing.outgoing))
+        if self._attendant is not None and filing.outgoing:
+            self._attendant.wake(min(each.not_before or self._now() for each in filing.outgoing))
 
-    def _parts(self, filing: Filing) -> FilingParts:
-        deliveries = self._prepared(filing.deliveries) if filing.deliveries else None
-        return FilingParts(deliveries, [self._entry(each) for each in filing.outgoing])
-
-    def _entry(self, outgoing: Outgoing) -> Entry:
+    def _report_parts(self, filing: Filing) -> FilingParts:
         now = self._now()
+        return self._parts(filing, [self._row(each, now) for each in filing.outgoing], now, ())
+
+    def _parts(self, filing: Filing, rows: Sequence[MessageRow], now: float, offers: Sequence[Offer]) -> FilingParts:
+        deliveries = self._prepared(filing.deliveries) if filing.deliveries else None
+        entries = [
+            self._entry(each, row, now, [offer.destination for offer in offers if offer.at == at])
+            for at, (each, row) in enumerate(zip(filing.outgoing, rows, strict=True))
+        ]
+        return FilingParts(deliveries, entries)
+
+    def _row(self, outgoing: Outgoing, now: float) -> MessageRow:
         content = outgoing.content
-        row = MessageRow(
+        return MessageRow(
             outgoing.reverse_path,
             content.digest,
             content.size,
@@ -225,13 +296,15 @@ class StoreQueue(ABC):
             content.summary.has_8bit or not outgoing.prefix.isascii(),
             not outgoing.prefix.isascii() or has_8bit_header(content),
         )
+
+    def _entry(self, outgoing: Outgoing, row: MessageRow, now: float, wanted: Sequence[str]) -> Entry:
         due = milliseconds(outgoing.not_before or now)
         recipients = [
             (one.destination, due, pack_recipient(RecipientRow(one.recipient, one.destination, QUEUED, due)))
             for one in outgoing.recipients
         ]
-        octets = content.size + len(outgoing.prefix)
-        return Entry(pack_message(row), content.digest, octets, class_of(outgoing.priority), recipients)
+        octets = row.size + len(outgoing.prefix)
+        return Entry(pack_message(row), row.digest, octets, class_of(outgoing.priority), recipients, wanted)
 
 
 def has_8bit_header(content: Content) -> bool:

@@ -74,12 +74,13 @@ class Destination:
     """A destination's row, being changed."""
 
     __slots__ = (
-        "claimed", "failures", "held", "id", "is_new", "key", "kind", "name", "not_before", "reply", "served", "turn", "waiting",
+        "claimed", "failures", "has_more", "held", "id", "is_new", "key", "kind", "name", "not_before", "reply", "served", "turn", "waiting",
     )  # fmt: skip
 
     def __init__(self, key: bytes, row: DestinationRow, *, is_new: bool) -> None:
         self.key = key
         self.is_new = is_new
+        self.has_more = False  # waiting, than when its turn was worked out
         self.id = row.id
         self.name = row.name
         self.waiting = row.waiting
@@ -210,6 +211,7 @@ class QueueTransaction:
         """Enter a recipient among what waits.  state: QUEUED, DEFERRED or FAILING; the row is the caller's to write."""
         destination = self.destination(DECIDED if state == FAILING else name)
         destination.waiting += 1
+        destination.has_more = True
         self.counters[STATE_0 + state] += 1
         self.tables.qdue.put(DUE_KEY.pack(destination.id, class_, due, id_, number), STATE_BYTES[state])
 
@@ -224,6 +226,18 @@ class QueueTransaction:
         """Count a recipient as held, or not any more.  by: 1 or -1."""
         self.destination(row.destination).held += by
         self.counters[STATE_0 + HELD] += by
+
+    def is_clear(self, destination: Destination, now: int) -> bool:
+        """Whether a destination works, as far as is known, and nothing of it waits that is due."""
+        if destination.failures:
+            return False
+        return not destination.waiting or not (destination.has_more or destination.turn <= now)
+
+    def lease(self, id_: int, number: int, destination: Destination, lease: bytes) -> None:
+        """Claim a recipient that did not wait.  lease: as `LEASE` packs it."""
+        self.tables.qlea.put(RECIPIENT_KEY.pack(id_, number), lease + destination.key)
+        destination.claimed += 1
+        self.counters[CLAIMED_COUNT] += 1
 
     def lease_of(self, id_: int, number: int) -> tuple[int, int, bytes] | None:
         """Return until when, by which instance and for the destination of which key a recipient is claimed."""
@@ -289,7 +303,7 @@ class QueueTransaction:
                 if after:
                     qrdy.put(after, key)
             qdst.put(key, one.pack())
-            one.is_new = False
+            one.is_new = one.has_more = False
         self._dirty.clear()
 
     def _earliest(self, id_: int) -> int:

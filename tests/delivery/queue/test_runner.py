@@ -63,6 +63,46 @@ def test_what_is_accepted_is_sent_at_once_with_all_recipients_of_a_destination(w
     assert world.reports() == []
 
 
+def test_new_mail_is_begun_without_being_looked_for_or_read_back(world, monkeypatch):
+    async def never(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(world.queue, "claim", never)
+    monkeypatch.setattr(world.queue, "open_content", never)
+    world.relay.keeps_jobs = True
+    world.accept("a@a.example", octets=b"Subject: x\r\n\r\ntext\r\n", prefix=b"Received: y\r\n")
+    [job] = world.relay.jobs
+    assert finish(job.content.read(0, 100)) == b"Received: y\r\nSubject: x\r\n\r\ntext\r\n"
+    world.run(2)
+    assert is_empty(world)
+
+
+def test_no_more_is_claimed_ahead_by_accepting_than_by_looking(world):
+    for number in range(40):
+        world.accept(f"u{number}@a.example")
+    counts = finish(world.queue.stats()).recipients
+    assert (counts["claimed"], counts["queued"]) == (10, 30)
+    assert world.host("a.example").active == 5
+    world.run(30)
+    assert is_empty(world)
+    assert world.relay.delivered.total() == 40
+
+
+def test_mail_with_more_recipients_than_one_attempt_may_have_is_looked_for():
+    world = World(jitter=0.0, recipients=2)
+    world.runner.start()
+    world.relay.keeps_jobs = True
+    world.accept("a@a.example", "b@a.example", "c@a.example")
+    world.run(5)
+    assert sorted(len(job.recipients) for job in world.relay.jobs) == [1, 2]
+
+
+def test_a_runner_that_has_stopped_begins_nothing_that_is_accepted(world):
+    finish(world.runner.stop())
+    world.accept("a@a.example")
+    assert (world.relay.active, only(world).state) == (0, "queued")
+
+
 def test_a_refusal_is_reported_once_and_ends_it(world):
     scripted(world, says=("failed", NEVER))
     id_ = world.accept("a@a.example", "b@a.example")

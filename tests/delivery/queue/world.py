@@ -35,6 +35,7 @@ from livemail.interfaces.relay import (
 from livemail.interfaces.storage import Delivery, IContentReader, IMailStore
 from livemail.mail.address import Address, Path
 from livemail.mail.envelope import Envelope, Recipient, ReversePath
+from livemail.net.coroutines import Run
 from livemail.storage.memory import MemoryStore
 from tests.contracts.drive import finish
 from tests.contracts.stores import content
@@ -208,6 +209,7 @@ class World:
             clock=self.clock,
             now=self.now,
             random=self.random.random,
+            running=Run,
         )
 
     def now(self) -> float:
