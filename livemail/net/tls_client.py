@@ -13,8 +13,6 @@ from typing import Any, Final
 import service_identity
 from OpenSSL import SSL
 from service_identity.pyopenssl import verify_hostname, verify_ip_address
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
-from zope.interface import implementer
 
 from livemail.interfaces.relay import NextHop
 from livemail.net.tls import CertificateError
@@ -66,7 +64,6 @@ def _context() -> SSL.Context:
     return context
 
 
-@implementer(IOpenSSLClientConnectionCreator)
 class Handshake:
     """One connection's handshake.  problem: what was found wrong with the certificate, "" for nothing."""
 
@@ -78,9 +75,10 @@ class Handshake:
         host = hop.host if hop.host and not _is_address(hop.host) else hop.reference
         self._asked = host if host.isascii() and not _is_address(host) else ""
 
-    def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
-        """Twisted asks for OpenSSL's side."""
+    def connection(self) -> SSL.Connection:
+        """Make OpenSSL's side, for `livemail.net.tls_stream`."""
         connection = SSL.Connection(self._context, None)
+        connection.set_connect_state()
         if self._is_verified:
             connection.set_verify(SSL.VERIFY_PEER, self._note)
         if self._asked:

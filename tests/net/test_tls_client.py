@@ -23,11 +23,10 @@ with tempfile.TemporaryDirectory() as _folder:
 def shake(shown, tls, *, host="mx.example", reference="", at_most=None):
     """Run a handshake in memory; the client's side, its connection, and what OpenSSL raised in it."""
     handshake = TRUSTING.handshake(NextHop(host, tls=tls, reference=reference))
-    client = handshake.clientConnectionForTLS(None)
+    client = handshake.connection()
     if at_most:
         shown.context.set_max_proto_version(at_most)
     server = shown.serverConnectionForTLS(None)
-    client.set_connect_state()
     server.set_accept_state()
     error = None
     for _ in range(6):

@@ -17,7 +17,6 @@ from collections import deque
 from collections.abc import Coroutine
 from typing import Any, Final, cast
 
-from OpenSSL import SSL
 from twisted.internet import interfaces as net
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -33,6 +32,7 @@ from livemail.mail.errors import MailError
 from livemail.net.connection import send_at_once
 from livemail.net.coroutines import Run
 from livemail.net.tls_client import ClientTLS, Handshake, UntrustedPeer
+from livemail.net.tls_stream import TLSBroken, TLSStream
 from livemail.smtp.relay.dialogue import Dialogue, Session, T, reply_of, told_stage
 from livemail.smtp.relay.needs import Broken, Kind, Read, Secure, Turn, Write
 from livemail.smtp.relay.settings import RelaySettings
@@ -57,7 +57,7 @@ _WORDS: Final[dict[Kind, tuple[str, str]]] = {
 }
 
 
-@implementer(net.IPushProducer, net.IHandshakeListener)
+@implementer(net.IPushProducer)
 class RelayConnection(Protocol):
     """One connection to one host.  address: what was connected to.  tls: makes the client's side of TLS."""
 
@@ -93,8 +93,9 @@ class RelayConnection(Protocol):
         self._said: list[Said] = []
         self._waits_to_write = False
         self._handshake: Handshake | None = None
+        self._stream: TLSStream | None = None
         self._is_paused = False
-        self._is_plain_tcp = False
+        self._is_tcp = False
         self._is_stepping = False
         self._read: Run[bytes] | None = None
         self._breath: Any = None
@@ -152,6 +153,8 @@ class RelayConnection(Protocol):
         if not self.is_lost:
             transport = cast(Any, self.transport)
             transport.unregisterProducer()
+            if self._stream is not None:
+                self._send(self._stream.close())
             transport.loseConnection()
             self._disarm()
             self._timer = self._clock.callLater(self._settings.quit_timeout, self._cut)
@@ -387,10 +390,30 @@ class RelayConnection(Protocol):
         transport = cast(Any, self.transport)
         if hasattr(transport, "setTcpNoDelay"):
             transport.setTcpNoDelay(True)
-        self._is_plain_tcp = isinstance(transport, TCPConnection)
+        self._is_tcp = isinstance(transport, TCPConnection)
         transport.registerProducer(self, True)
 
     def dataReceived(self, data: bytes) -> None:
+        if self._stream is None:
+            self._received(data)
+            return
+        stream = self._stream
+        try:
+            plain = stream.receive(data)
+        except TLSBroken as broken:
+            self._send(stream.take_output())
+            self._end_tls(str(broken))
+            return
+        if self._handshake is not None:
+            self._send(stream.take_output())
+            if stream.is_established:
+                self._secured()
+        if plain:
+            self._received(plain)
+        if stream.is_ended:
+            self._end_tls("the host closed the connection in the handshake")
+
+    def _received(self, data: bytes) -> None:
         if self._dialogue is None:
             self.abort()  # Nobody asked: it is a goodbye, or worse.
             return
@@ -421,7 +444,7 @@ class RelayConnection(Protocol):
         self.is_lost = True
         if self._dialogue is not None:
             if self._handshake is not None:
-                self._fail("tls", self._handshake.problem or _tls_words(reason))
+                self._fail("tls", self._handshake.problem or "the host closed the connection in the handshake")
             else:
                 self._fail("lost")
         self._disarm()
@@ -442,10 +465,19 @@ class RelayConnection(Protocol):
         """The transport is going down; connectionLost follows."""
 
     def _write(self, octets: bytes) -> None:
-        if self.is_lost:
+        if self._stream is not None:
+            try:
+                octets = self._stream.protect(octets)
+            except TLSBroken as broken:
+                raise self._broken("tls", detail=str(broken)) from None
+        self._send(octets)
+
+    def _send(self, octets: bytes) -> None:
+        """Send octets as they are."""
+        if self.is_lost or not octets:
             return
         transport = cast(Any, self.transport)
-        if self._is_plain_tcp:
+        if self._is_tcp:
             octets = send_at_once(transport, octets)
         if octets:
             transport.write(octets)
@@ -459,22 +491,34 @@ class RelayConnection(Protocol):
             raise self._broken("early")
         self._replies = Replies()
         self._handshake = self._tls.handshake(self.session.hop)
-        self._is_plain_tcp = False
         self._set_deadline(self._settings.tls_timeout)
-        cast(net.ITLSTransport, self.transport).startTLS(self._handshake)
+        self._stream = TLSStream(self._handshake.connection())
+        try:
+            self._send(self._stream.begin())
+        except TLSBroken as broken:
+            raise self._broken("tls", detail=str(broken)) from None
         return _WAIT
 
-    def handshakeCompleted(self) -> None:
+    def _secured(self) -> None:
+        """The handshake is complete."""
         handshake, self._handshake = self._handshake, None
-        if handshake is None:
-            return
-        handle = cast(Any, self.transport).getHandle()
+        assert handshake is not None
+        assert self._stream is not None
         try:
-            handshake.check(handle)
+            handshake.check(self._stream.connection)
         except UntrustedPeer as error:
             self._fail("tls", str(error))
             return
-        self._step(f"{handle.get_protocol_version_name()} {handle.get_cipher_name()}", None)
+        self._step(self._stream.how, None)
+
+    def _end_tls(self, words: str) -> None:
+        """The peer's side of TLS has ended, or never was what it should be."""
+        if self._dialogue is None:
+            self.abort()
+        elif self._handshake is not None:
+            self._fail("tls", self._handshake.problem or words)
+        else:
+            self._fail("lost")
 
     # ------------------------------------------------------------------------------------------ time
 
@@ -510,13 +554,3 @@ class _Wait:
 
 
 _WAIT: Final = _Wait()
-
-
-def _tls_words(reason: Failure) -> str:
-    """What OpenSSL says, without its codes."""
-    if reason.check(SSL.Error):
-        try:
-            return str(cast(Any, reason.value).args[0][0][2]) or "handshake failed"
-        except (IndexError, TypeError):
-            return "handshake failed"
-    return "the host closed the connection in the handshake"
