@@ -73,7 +73,8 @@ class HostRefused(Exception):
 
 def reply_of(said: Said, stage: Stage) -> Reply:
     """Make the reply that is kept of what was said."""
-    return Reply(said.code, said.enhanced or f"{said.code // 100}.0.0", said.text, told_stage(stage))
+    enhanced, text = said.parts
+    return Reply(said.code, enhanced or f"{said.code // 100}.0.0", text, told_stage(stage))
 
 
 def told_stage(stage: str) -> str:

@@ -212,7 +212,10 @@ class RelayConnection(Protocol):
             self._turn = need
             self._said = []
             if self._due:
-                self._set_deadline(self._seconds_for(self._due[0]))
+                self._stage = self._due[0]
+                self._set_deadline(self._seconds_for(self._stage))
+                if not self._replies.pending and len(self._due) > need.leave:
+                    return _WAIT
             return self._take_replies()
         if isinstance(need, Write):
             self._stage = "content"
@@ -249,17 +252,23 @@ class RelayConnection(Protocol):
         """Take what is here of the replies the turn waits for; returns all of them, or `_WAIT`.  Raises Broken."""
         turn = self._turn
         assert turn is not None
-        while len(self._due) > turn.leave:
-            self._stage = self._due[0]
+        due = self._due
+        is_new = False
+        while len(due) > turn.leave:
+            self._stage = stage = due[0]
             said = self._next_reply()
             if said is None:
+                if is_new:
+                    # From the reply before it: that one is complete now.
+                    self._set_deadline(self._seconds_for(stage))
                 return _WAIT
             if said.code == 421:
-                raise Broken("closing", reply_of(said, self._due[0]), self._said)
-            self._due.popleft()
+                raise Broken("closing", reply_of(said, stage), self._said)
+            due.popleft()
             self._said.append(said)
-            if self._due:
-                self._set_deadline(self._seconds_for(self._due[0]))
+            is_new = True
+        if is_new and due:
+            self._set_deadline(self._seconds_for(due[0]))
         self._turn = None
         said_all, self._said = self._said, []
         if turn.is_whole and self._replies.pending:

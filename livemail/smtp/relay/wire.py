@@ -31,6 +31,9 @@ LINES: Final = 128
 MAX_TEXT: Final = 512
 """Characters of a reply's text that are kept."""
 
+_ONE_LINE: Final = re.compile(rb"([2-5][0-9]{2}) ([^\r\n\0]*)\r\n")
+"""A reply as nearly all are; what is anything else is looked at closely."""
+
 _CODES: Final = {b"%d" % code: code for code in range(200, 600)}
 _ENHANCED: Final = re.compile(rb"([245])\.(0|[1-9][0-9]{0,2})\.(0|[1-9][0-9]{0,2})(?: +|\Z)")
 _UNPRINTABLE: Final = re.compile(r"[^ -~\u00a0-\u024f\u0370-\u1fff\u2c00-\ud7ff\uf900-\ufaff\uff00-\uffef]")
@@ -52,6 +55,18 @@ class Said:
 
     def __repr__(self) -> str:
         return f"Said({self.code}, {self.texts!r})"
+
+    @property
+    def parts(self) -> tuple[str, str]:
+        """`enhanced` and `text`; for one line in one go."""
+        if len(self.texts) > 1:
+            return self.enhanced, self.text
+        line = self.texts[0]
+        match = _ENHANCED.match(line)
+        if match is None or line[0] - 48 != self.code // 100:
+            return "", printable(line.strip(b" "))
+        at = match.end()
+        return line[:at].rstrip().decode("ascii"), printable(line[at:].strip(b" "))
 
     @property
     def enhanced(self) -> str:
@@ -122,6 +137,11 @@ class Replies:
 
     def _next(self) -> Said | None:
         buffer = self._buffer
+        if not self._texts:
+            match = _ONE_LINE.match(buffer, self._at, self._at + LINE_OCTETS)
+            if match is not None:
+                self._at = match.end()
+                return Said(int(match[1]), [match[2]])
         while True:
             at = self._at
             end = buffer.find(b"\n", at)

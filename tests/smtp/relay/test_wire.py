@@ -126,7 +126,7 @@ def test_enhanced_codes_are_taken_only_where_they_fit():
         (b"550-5.7.1 one\r\n550-5.7.1 two\r\n550 5.7.2 three\r\n", "5.7.1", "one two 5.7.2 three"),
     ):
         reply = said(line)
-        assert (reply.enhanced, reply.text) == (enhanced, text), line
+        assert (reply.enhanced, reply.text) == reply.parts == (enhanced, text), line
 
 
 def test_reply_text_holds_nothing_that_controls_and_is_bounded():
