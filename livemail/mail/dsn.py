@@ -23,6 +23,7 @@ MAX_ORIGINAL_OCTETS: Final = 500
 """Octets of ORCPT before decoding, type included.  RFC 3461 §4.2."""
 
 _XTEXT: Final = re.compile(rb"(?:[!-*,-<>-~]|\+[0-9A-F]{2})+")
+_PLAIN: Final = re.compile(r"[!-*,-<>-~]*")
 _XCHAR: Final = re.compile(rb"\+([0-9A-F]{2})")
 _TYPE: Final = re.compile(rb"[A-Za-z0-9](?:[A-Za-z0-9-]{0,62}[A-Za-z0-9])?")
 _ESCAPE: Final = re.compile(r"\\x\{([1-9A-Fa-f][0-9A-Fa-f]{0,5}|0[1-9])\}")
@@ -43,6 +44,8 @@ def _bad(text: str) -> WireError:
 
 def encode_xtext(text: str) -> str:
     """Encode as xtext; characters outside printable ASCII become the escapes of their UTF-8 octets.  RFC 3461 §4."""
+    if _PLAIN.fullmatch(text):
+        return text
     return "".join(
         chr(octet) if 0x21 <= octet <= 0x7E and octet not in b"+=" else f"+{octet:02X}" for octet in text.encode()
     )
