@@ -50,6 +50,7 @@ class Limits:
         self.swept = 0
         self.waiting: dict[str, deque[Claimed]] = {}
         self._waiting = 0
+        self._first = min(settings.destination_first, settings.destination_connections)  # how wide a window begins
         self._kept: dict[str, int] = {}
         self._all_kept = 0
 
@@ -79,11 +80,6 @@ class Limits:
         else:
             del self._kept[destination]
         self._all_kept -= 1
-
-    @property
-    def _first(self) -> int:
-        """How wide a window begins."""
-        return min(self._settings.destination_first, self._settings.destination_connections)
 
     def _claimed(self, destination: str) -> int:
         """Jobs of a destination that are claimed, or about to be, and do not run."""

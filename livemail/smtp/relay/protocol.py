@@ -252,11 +252,14 @@ class RelayConnection(Protocol):
         """Take what is here of the replies the turn waits for; returns all of them, or `_WAIT`.  Raises Broken."""
         turn = self._turn
         assert turn is not None
-        due = self._due
+        due, replies = self._due, self._replies
         is_new = False
         while len(due) > turn.leave:
             self._stage = stage = due[0]
-            said = self._next_reply()
+            try:
+                said = replies.next()
+            except ReplyError as error:
+                raise self._broken("garbage", detail=str(error)) from None
             if said is None:
                 if is_new:
                     # From the reply before it: that one is complete now.

@@ -128,6 +128,11 @@ class Replies:
         """Take the next whole reply; None when it is not complete.  Raises ReplyError, and again whenever it is asked after that."""
         if self._is_dead:
             raise ReplyError("not a reply")
+        if not self._texts:
+            match = _ONE_LINE.match(self._buffer, self._at, self._at + LINE_OCTETS)
+            if match is not None:
+                self._at = match.end()
+                return Said(int(match[1]), [match[2]])
         try:
             return self._next()
         except ReplyError:
@@ -137,11 +142,6 @@ class Replies:
 
     def _next(self) -> Said | None:
         buffer = self._buffer
-        if not self._texts:
-            match = _ONE_LINE.match(buffer, self._at, self._at + LINE_OCTETS)
-            if match is not None:
-                self._at = match.end()
-                return Said(int(match[1]), [match[2]])
         while True:
             at = self._at
             end = buffer.find(b"\n", at)
