@@ -149,7 +149,8 @@ def class_of(priority: int) -> int:
 
 def milliseconds(seconds: float) -> int:
     """Return a time as the tables have it."""
-    return min(MAX_TIME, max(0, round(seconds * 1000)))
+    whole = round(seconds * 1000)
+    return whole if 0 <= whole <= MAX_TIME else min(MAX_TIME, max(0, whole))
 
 
 # ------------------------------------------------------------------------------------------------ rows as others see them
