@@ -26,7 +26,7 @@ from tests.system.rig import ROOT, Server, free_offset
 ROUNDS = int(os.environ.get("LIVEMAIL_TEST_QUEUE_KILLS", "3"))
 CLIENTS = 6
 CONNECTIONS = 20
-"""[queue] destination_connections: as many attempts may be between the peer's 250 and our commit."""
+"""[queue] connections: as many attempts may be between the peer's 250 and our commit."""
 
 USER, PASSWORD = "queue@localhost", "kill minus nine"
 
@@ -85,7 +85,7 @@ def test_nothing_accepted_for_others_is_lost_by_kill_minus_nine(fresh: Server, s
     fresh.configure(
         delivery={"capture_outbound": False},
         relay={"smarthost": f"127.0.0.1:{port}"},
-        queue={"destination_connections": CONNECTIONS},
+        queue={"connections": CONNECTIONS, "destination_connections": CONNECTIONS},
     )
     fresh.arguments = ["--config", str(fresh.data.parent / f"{fresh.data.name}.toml")]
     chance = random.Random(int(os.environ.get("LIVEMAIL_TEST_SEED", "4")))

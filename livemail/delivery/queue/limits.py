@@ -46,6 +46,7 @@ class Limits:
         self._settings = settings
         self._windows: OrderedDict[str, Window] = OrderedDict()
         self.active = 0
+        self.unsettled = 0  # attempts that have ended and whose outcomes no commit has recorded yet
         self.probes = 0
         self.swept = 0
         self.waiting: dict[str, deque[Claimed]] = {}
@@ -91,7 +92,8 @@ class Limits:
     def may_begin(self, destination: str) -> bool:
         """Whether an attempt may begin now."""
         window = self._windows.get(destination)
-        if self.active >= self._settings.connections:
+        # Each of these may have been taken by a peer without our being able to know it after a crash.
+        if self.active + self.unsettled >= self._settings.connections:
             return False
         return window is None or window.active < window.size
 

@@ -14,7 +14,7 @@ Exactly once, nearly
     The report about a failure is filed by the commit that records it, so a death leaves both or neither.  A delivery cannot
     be recorded by the peer's commit: when we die between its "250" and our settlement, the recipient is due again and is
     delivered twice.  Settlements that wait for the disk go together in one transaction, so that window is one commit long,
-    some milliseconds, and is there for at most ``connections`` jobs.  When the disk is full it lasts until there is room: what
+    some milliseconds, and is there for at most ``connections`` jobs: no attempt begins while so many wait for the disk.  When the disk is full it lasts until there is room: what
     was delivered stays claimed, is not tried again, and is settled then.
 
 Leases are prolonged while an attempt runs.  One that runs out all the same (the process was stopped for longer) is
@@ -292,6 +292,7 @@ class Runner:
         attempts: tuple[Attempt, ...] = ()
         news: DestinationNews | None = None
         is_active = is_attempt
+        unsettled = 0
         try:
             if claimed.is_decided:
                 for one in claimed.message.recipients:
@@ -304,6 +305,8 @@ class Runner:
                 if news is None:
                     # What was learnt of a destination the queue must know before another job is claimed for it.
                     is_active = False
+                    unsettled = 1
+                    self.limits.unsettled += 1
                     self.limits.end(claimed.destination, claimed.failures)
                     self._look_for_more()
                 if news is not None and news.failures:
@@ -311,6 +314,7 @@ class Runner:
                         self._begin(msgspec.structs.replace(other, down=news.reply))
             await self._settle(claimed, verdicts, attempts, news)
         finally:
+            self.limits.unsettled -= unsettled
             if is_active:
                 self.limits.end(claimed.destination, claimed.failures)
             if not is_attempt:

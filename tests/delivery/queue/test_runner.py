@@ -103,6 +103,27 @@ def test_a_runner_that_has_stopped_begins_nothing_that_is_accepted(world):
     assert (world.relay.active, only(world).state) == (0, "queued")
 
 
+def test_what_a_peer_has_taken_and_no_commit_has_recorded_is_bounded_by_the_connections(monkeypatch):
+    world = World(jitter=0.0, connections=3, destination_connections=3)
+    world.runner.start()
+    settle, commits = world.queue.settle, []
+
+    async def slow(*arguments):
+        commits.append(Deferred())
+        await commits[-1]
+        return await settle(*arguments)
+
+    monkeypatch.setattr(world.queue, "settle", slow)
+    for number in range(12):
+        world.accept(f"u{number}@a.example")
+    world.run(60)
+    assert world.relay.delivered.total() == 3
+    while commits:
+        commits.pop(0).callback(None)
+        world.run(2)
+    assert (world.relay.delivered.total(), is_empty(world)) == (12, True)
+
+
 def test_a_refusal_is_reported_once_and_ends_it(world):
     scripted(world, says=("failed", NEVER))
     id_ = world.accept("a@a.example", "b@a.example")
