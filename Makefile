@@ -3,7 +3,11 @@
 #   make test   makes .venv with the tools, checks the code and runs every test
 # Both say what they do and are safe to repeat.  Debian packages the tests use: tests/debian-packages.txt.
 
-PYTHON ?= python3
+# The system's Python before another on PATH: its security updates come with the system's, and a distribution's build is a
+# sixth faster than one made on the spot.  PYTHON=… says otherwise.
+SYSTEM_PYTHON := /usr/bin/python3
+PYTHON ?= $(shell $(SYSTEM_PYTHON) -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && \
+  echo $(SYSTEM_PYTHON) || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 export LIVEMAIL_DATA ?= $(CURDIR)/var
@@ -19,7 +23,7 @@ help:
 	@echo "  make clean   removes .venv and caches, never data"
 
 $(BIN)/python:
-	@echo "livemail: making a virtual environment in $(VENV)"
+	@echo "livemail: making a virtual environment in $(VENV) with $(PYTHON)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "livemail needs Python 3.11 or newer; this is $$($(PYTHON) --version). Set PYTHON=/path/to/python3.11."; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || \
