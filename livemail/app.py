@@ -74,6 +74,7 @@ from livemail.net.resolver.resolver import Resolver
 from livemail.net.server import ConnectionFactory, Limits
 from livemail.net.threads import StallAlarm, Threads
 from livemail.net.tls import CertificateError, CertificateStore, Files, local_ca
+from livemail.net.turns import Turns
 from livemail.pop3.locks import MaildropLocks
 from livemail.pop3.protocol import POP3Connection
 from livemail.pop3.site import Site as POP3Site
@@ -346,6 +347,7 @@ class MailServer(MultiService):
                 self._data,
                 self.config.storage,
                 call_from_thread=threads.call,
+                after_turn=threads.after_turn,
                 run_blocking=threads.blocking,
                 watcher=threads,
                 create=self.is_local_profile or self._may_create(),
@@ -401,6 +403,7 @@ class MailServer(MultiService):
                 cast(IReactorTime, self._reactor),
                 limits,
                 self._certificates,
+                self._threads.after_turn,
             )
             self._factories.append(factory)
             serving: Any = factory
@@ -414,7 +417,10 @@ class MailServer(MultiService):
                 bound.close()
             self._ports.append(port)
         self._sockets.clear()
-        self._threads.hand_over(self._reactor)
+        turns = Turns(self._reactor)
+        if self._takes_signals:
+            turns.take_over()
+        self._threads.hand_over(self._reactor, turns)
         if not self.config.delivery.capture_outbound:
             # What is captured is not to leave, and neither is what waits from a time before.
             self._reactor.callWhenRunning(parts.runner.start)

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, Literal, Protocol, cast
 
 from twisted.internet import interfaces as net
@@ -87,6 +87,9 @@ class Owner(Protocol):
 
     clock: IReactorTime
 
+    def after_turn(self, call: Callable[[], object]) -> None:
+        """Have it called when the reactor has served all that is ready."""
+
     def opened(self, connection: Connection) -> str:
         """A connection was made; returns a refusal to say and close on, or ""."""
 
@@ -123,6 +126,7 @@ class Connection(TwistedProtocol):
         self._out: list[bytes] = []
         self._out_size = 0
         self._is_plain_tcp = False
+        self._is_put_off = False
         self._run: Run[None] | None = None
         self._stepping = False
         self._output_paused = False
@@ -279,11 +283,16 @@ class Connection(TwistedProtocol):
             if self._run is None:
                 self._clean_up_once()
             return
-        if self._out:
-            self.flush()
+        if self._out and not self._is_put_off:
+            self._is_put_off = True
+            self.owner.after_turn(self._turn_ended)
         if self._run is None and self._input_paused and not self._output_paused and not self.is_lost:
             self._input_paused = False
             cast(Any, self.transport).resumeProducing()
+
+    def _turn_ended(self) -> None:
+        self._is_put_off = False
+        self.flush()
 
     def _begin(self, step: Coroutine[Any, Any, None]) -> None:
         """Run a step up to its end or its first suspension; only a step that suspends is worth a `Run`."""

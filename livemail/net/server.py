@@ -38,6 +38,11 @@ def network_of(peer: str) -> str:
     return "" if address.is_loopback else str(address)
 
 
+def at_once(call: Callable[[], object]) -> None:
+    """Put nothing off."""
+    call()
+
+
 class Limits:
     """Counts the connections of all services against the configured limits."""
 
@@ -83,10 +88,12 @@ class ConnectionFactory(Factory):
         clock: IReactorTime,
         limits: Limits,
         certificates: CertificateStore | None = None,
+        after_turn: Callable[[Callable[[], object]], object] = at_once,
     ) -> None:
         """service: smtp, submission, …; build: makes a connection for its owner; certificates: None when there is no TLS."""
         self.service = service
         self.clock = clock
+        self._after_turn = after_turn
         self._build = build
         self._limits = limits
         self._certificates = certificates
@@ -98,6 +105,10 @@ class ConnectionFactory(Factory):
         connection = self._build(self)
         connection.factory = self
         return connection
+
+    def after_turn(self, call: Callable[[], object]) -> None:
+        """See `Owner.after_turn`."""
+        self._after_turn(call)
 
     def opened(self, connection: Connection) -> str:
         """Count a connection, or return why it is refused."""

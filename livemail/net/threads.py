@@ -21,6 +21,7 @@ from zope.interface import implementer
 
 from livemail.interfaces.runtime import Descriptor
 from livemail.net.coroutines import run
+from livemail.net.turns import Turns
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -83,6 +84,7 @@ class Threads:
         self._wakes.setblocking(False)
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._watched: dict[Descriptor, _Watched] = {}
+        self._turns: Turns | None = None
 
     def call(self, function: Callable[..., object], *args: object, **kwargs: object) -> None:
         """Have a function called in our thread; for any thread."""
@@ -93,6 +95,13 @@ class Threads:
                     self._wakes.send(b"\0")
             else:
                 self._reactor.callFromThread(function, *args, **kwargs)
+
+    def after_turn(self, call: Callable[[], object]) -> None:
+        """Have it called when the reactor has served all that is ready; for our thread."""
+        if self._turns is None:
+            self.call(call)
+        else:
+            self._turns.after(call)
 
     def watch(self, descriptor: Descriptor, *, writing: bool = False) -> None:
         """See `IWatcher.watch`."""
@@ -119,10 +128,11 @@ class Threads:
             self._reactor.removeReader(watched)
             self._reactor.removeWriter(watched)
 
-    def hand_over(self, reactor: Any) -> None:
+    def hand_over(self, reactor: Any, turns: Turns | None = None) -> None:
         """From now on the reactor does it, what was not called yet and what is watched already included."""
         with self._lock:
             self._reactor = reactor
+            self._turns = turns
             while not self._calls.empty():
                 reactor.callFromThread(self._calls.get())
         for descriptor, watched in self._watched.items():

@@ -21,7 +21,7 @@ The greeting is expected first when the transcript begins with an ``S:`` line.  
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -121,6 +121,9 @@ class _Transport(StringTransport):
 class _Owner:
     def __init__(self, clock: Any) -> None:
         self.clock = clock
+
+    def after_turn(self, call: Callable[[], object]) -> None:
+        call()
 
     def opened(self, connection: object) -> str:
         return ""

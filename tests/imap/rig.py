@@ -72,6 +72,9 @@ class FakeOwner:
     def closed(self, connection: Any) -> None:
         self.connections.remove(connection)
 
+    def after_turn(self, call):
+        call()
+
     def tls_options(self) -> Any:
         return self.tls
 

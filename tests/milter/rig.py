@@ -27,6 +27,9 @@ class Owner:
     def closed(self, connection):
         self.closed_connections += 1
 
+    def after_turn(self, call):
+        call()
+
     def tls_options(self):
         return None
 

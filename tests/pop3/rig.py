@@ -53,6 +53,9 @@ class Owner:
     def closed(self, connection: Any) -> None:
         self.open.remove(connection)
 
+    def after_turn(self, call):
+        call()
+
     def tls_options(self) -> Any:
         return self.tls
 

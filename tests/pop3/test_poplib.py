@@ -33,6 +33,9 @@ class Owner:
         if not self.count and self.waiting is not None:
             self.waiting.callback(None)
 
+    def after_turn(self, call):
+        call()
+
     def tls_options(self) -> Any:
         return None
 

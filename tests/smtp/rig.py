@@ -153,6 +153,9 @@ class Owner:
     def closed(self, connection):
         self.live -= 1
 
+    def after_turn(self, call):
+        call()
+
     def tls_options(self):
         return object() if self.has_tls else None
 

@@ -50,9 +50,9 @@ from livemail.storage.lmdb.recovery import recover_tail, refuse_lost
 from livemail.storage.lmdb.schema import open_environment
 from livemail.storage.lmdb.segments import SegmentReader, Tail
 from livemail.storage.lmdb.stories import StorySearch
-from livemail.storage.lmdb.writer import CallFromThread, ICarrier, Request, Writer
+from livemail.storage.lmdb.writer import AfterTurn, ICarrier, Request, Writer
 from livemail.storage.lmdb.writer_process import Begin, WriterProcess
-from livemail.storage.lmdb.writer_thread import WriterThread
+from livemail.storage.lmdb.writer_thread import CallFromThread, WriterThread
 from livemail.storage.quota import Quotas, quota_uses
 from livemail.storage.settings import StorageSettings
 from livemail.storage.spool import ContentSink, Spool
@@ -93,12 +93,13 @@ class LMDBStore:
         call_from_thread: CallFromThread,
         run_blocking: RunBlocking,
         watcher: IWatcher | None,
+        after_turn: AfterTurn | None = None,
         now: Now,
         maildir_of: MaildirOf = in_segments,
         quotas: Quotas | None = None,
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
-        """folder: locked; this object's own once it is made.  maildir_of, quotas, seconds: see `open`.  Raises StoreUnusable."""
+        """folder: locked; this object's own once it is made.  after_turn, maildir_of, quotas, seconds: see `open`.  Raises StoreUnusable."""
         self.disk = Disk(folder.path, settings)
         self.feed = ChangeFeed()
         self._folder = folder
@@ -120,7 +121,6 @@ class LMDBStore:
         self.maildirs = MaildirReader(self._environment, self._tables)
         self._reader = Reader(self._environment, self._tables, self._segments, self.maildirs)
         self._maildir_of = maildir_of
-        self._now = now
         self.sync = MaildirSync(
             self._environment,
             self._tables,
@@ -155,7 +155,7 @@ class LMDBStore:
         else:
             assert watcher is not None, "a writer process is served by a watcher"
             carrier = self._writer_process(tail, settings, watcher)
-        self._writer = Writer(carrier, settings, now, call_from_thread, self._answered)
+        self._writer = Writer(carrier, settings, now, after_turn or call_from_thread, self._answered)
 
     def _writer_process(self, tail: Tail, settings: StorageSettings, watcher: IWatcher) -> WriterProcess:
         folder = self._folder
@@ -185,6 +185,7 @@ class LMDBStore:
         call_from_thread: CallFromThread,
         run_blocking: RunBlocking,
         watcher: IWatcher | None = None,
+        after_turn: AfterTurn | None = None,
         now: Now = time.time,
         create: bool = False,
         maildir_of: MaildirOf = in_segments,
@@ -194,7 +195,8 @@ class LMDBStore:
         """Open the store in the data folder ``path``, made when missing if ``create``.
 
         maildir_of: the folder in which a new account of a name has its messages as files; None for segments.  Accounts
-        that exist stay where they are.  quotas: what may be held; None for what the settings say.  seconds: a clock that never goes back.  watcher: for ``writer = "process"``.
+        that exist stay where they are.  quotas: what may be held; None for what the settings say.  seconds: a clock that never goes back.  watcher: for ``writer = "process"``.  after_turn: when what was
+        submitted goes to the writer as one group; None for ``call_from_thread``.
 
         Raises StoreError (`livemail.storage.lmdb.folder`), whose text says what to do.
         """
@@ -206,6 +208,7 @@ class LMDBStore:
                 call_from_thread=call_from_thread,
                 run_blocking=run_blocking,
                 watcher=watcher,
+                after_turn=after_turn,
                 now=now,
                 maildir_of=maildir_of,
                 quotas=quotas,

@@ -39,7 +39,7 @@ from livemail.storage.stories import Pending
 
 MAX_GROUP_REQUESTS = 256
 MAX_GROUP_OCTETS = 16 * 1024 * 1024
-CallFromThread = Callable[..., object]
+AfterTurn = Callable[[Callable[[], object]], object]
 
 _log = Logger()
 
@@ -137,14 +137,14 @@ class Writer:
         carrier: ICarrier,
         settings: StorageSettings,
         now: Now,
-        call_from_thread: CallFromThread,
+        after_turn: AfterTurn,
         on_answer: Callable[[Sequence[Event], Sequence[int]], None],
     ) -> None:
         """on_answer: called on the reactor's thread before the Deferreds fire, with events and removed segments."""
         self._carrier = carrier
         self._settings = settings
         self._now = now
-        self._call_from_thread = call_from_thread
+        self._after_turn = after_turn
         self._on_answer = on_answer
         self._gathered: list[Request] = []
         self._is_waiting = False
@@ -170,7 +170,7 @@ class Writer:
         self._gathered.append(request)
         if not self._under_way and not self._is_waiting:
             self._is_waiting = True
-            self._call_from_thread(self._turn_ended)
+            self._after_turn(self._turn_ended)
         return request.deferred
 
     def _turn_ended(self) -> None:
