@@ -28,6 +28,7 @@ from livemail.filters.exchange import Ask, Begin, Close, ContentInfo, Fault, Fra
 from livemail.filters.message import Message
 from livemail.filters.plan import CONTENT_STAGES
 from livemail.interfaces.filter import Continue, Verdict
+from livemail.mail.message.outline import Outlined
 from livemail.mail.message.summary import Summary
 
 
@@ -45,6 +46,11 @@ class RemoteContent:
     @property
     def summary(self) -> Summary:
         """What the one pass over the octets found."""
+        return self._summary
+
+    @property
+    def outline(self) -> Outlined:
+        """See `livemail.mail.content.Content.outline`."""
         return self._summary
 
     def read(self, offset: int, length: int) -> bytes:

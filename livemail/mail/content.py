@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, Protocol
 
+from livemail.mail.message.outline import Outlined
 from livemail.mail.message.summary import Summary
 
 CHUNK_OCTETS: Final = 256 * 1024
@@ -25,8 +26,12 @@ class Content(Protocol):
         """16 octets: the store's keyed BLAKE2b-128 of the content."""
 
     @property
+    def outline(self) -> Outlined:
+        """What delivery must know; cheap, where the summary may have to be made first."""
+
+    @property
     def summary(self) -> Summary:
-        """What the one pass over the octets found."""
+        """What one pass over the octets finds."""
 
     def read(self, offset: int, length: int) -> bytes:
         """Return the octets [offset, offset+length), fewer at the end.  Never blocks for longer than a disk read."""

@@ -113,7 +113,7 @@ def same_body(before: Content, after: Content) -> bool:
     """Whether what is behind the blank line is the same."""
     if before is after:
         return True
-    a, b = before.summary.header_size, after.summary.header_size
+    a, b = before.outline.header_size, after.outline.header_size
     if before.size - a != after.size - b:
         return False
     while a < before.size:
@@ -137,7 +137,7 @@ def envelope_changes(before: Envelope, after: Envelope) -> list[Edit]:
 
 def body_chunks(content: Content) -> Iterator[BodyChunk]:
     """The body in packets; one empty one for an empty body."""
-    at = content.summary.header_size
+    at = content.outline.header_size
     if at >= content.size:
         yield BodyChunk(b"")
     while at < content.size:

@@ -284,7 +284,7 @@ class Milter(Filter):
     async def _message(self, tx: Transaction, message: Message) -> Answer | Verdict:
         client = self._client
         content: Content = message.content
-        at = content.summary.header_size
+        at = content.outline.header_size
         while at < content.size and client.wants_body:
             chunk = content.read(at, min(BODY_CHUNK, content.size - at))
             answer: Answer = await client.body(chunk)

@@ -41,6 +41,8 @@ from livemail.interfaces.storage import IContentSink
 from livemail.mail.content import Content
 from livemail.mail.envelope import Envelope
 from livemail.mail.errors import MailError, TooBig, WireError
+from livemail.mail.message.outline import Outlined
+from livemail.mail.message.summary import Summary
 from livemail.milter import codes, grammar
 from livemail.milter.changes import CannotChange, body_chunks, envelope_changes, header_changes, same_body
 from livemail.milter.grammar import Edit, Options, Quarantined
@@ -450,8 +452,17 @@ class _Kept:
         self._content = content
         self.size = content.size
         self.digest = content.digest
-        self.summary = content.summary
         self.read = content.read
+
+    @property
+    def outline(self) -> Outlined:
+        """See `livemail.mail.content.Content.outline`."""
+        return self._content.outline
+
+    @property
+    def summary(self) -> Summary:
+        """See `livemail.mail.content.Content.summary`."""
+        return self._content.summary
 
     def close(self) -> None:
         """The session closes the content itself."""

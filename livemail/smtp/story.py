@@ -65,11 +65,11 @@ class Teller:
 
     def sees(self, content: Content) -> None:
         """All content is here."""
-        self._message_id = content.summary.message_id
+        self._message_id = content.outline.message_id
 
     def committing(self, content: Content, envelope: Envelope, records: Sequence[Record], *, is_junk: bool) -> None:
         """The message is about to be made durable: its story goes with it."""
-        self._message_id = content.summary.message_id
+        self._message_id = content.outline.message_id
         self._note(envelope, records, content.size, (), "taken", None, is_junk, content.digest)
 
     def ended(

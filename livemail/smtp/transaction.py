@@ -195,12 +195,12 @@ class MailTransaction:
 
     async def _deliver(self, content: Content, recipients: list[Recipient], *, refuse_bare_newlines: bool) -> Results:
         try:
-            summary = content.summary
+            outline = content.outline
             self._teller.sees(content)
-            if refuse_bare_newlines and summary.has_bare_newline:
+            if refuse_bare_newlines and outline.has_bare_newline:
                 raise MailError("Message contains bare CR or LF; lines end with CRLF", code=550, enhanced="5.6.0")
             # One Received field is ours.
-            if summary.received_count > self._site.settings.max_received + 1:
+            if outline.received_count > self._site.settings.max_received + 1:
                 raise MailError("Too many hops", code=554, enhanced="5.4.6")
             outcome = await self._filters.message(content, self.envelope)
             content = outcome.content

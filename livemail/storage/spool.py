@@ -1,4 +1,4 @@
-"""Contents on their way in: in memory while small, in a spool file when large, hashed and scanned in passing.
+"""Contents on their way in: in memory while small, in a spool file when large, hashed in passing; large ones are scanned in passing too.
 
 A spool file is written as one segment record: a head of `HEAD.size` octets, left empty until the end, then the content.  When
 it is complete and flushed, storage adopts it by renaming it among the segments.  So a message of 200 MB passes once
@@ -27,7 +27,8 @@ from livemail.interfaces.runtime import RunBlocking
 from livemail.interfaces.storage import IContentSink
 from livemail.mail.content import Content
 from livemail.mail.errors import StorageFailed, StorageFull, TooBig
-from livemail.mail.message.scanner import Scanner
+from livemail.mail.message.outline import Outlined, outline
+from livemail.mail.message.scanner import Scanner, scan
 from livemail.mail.message.summary import Summary
 from livemail.storage.disk import FULL_ERRORS, Disk
 from livemail.storage.failpoints import failpoint
@@ -44,21 +45,36 @@ _log = Logger()
 
 
 class MemoryContent:
-    """A small content, whole."""
+    """A small content, whole.  It is scanned when somebody asks for its summary: often that is the writer's process."""
 
-    __slots__ = ("_summary", "crc", "data", "digest", "size")
+    __slots__ = ("_outline", "_summary", "crc", "data", "digest", "size")
 
-    def __init__(self, data: bytes, digest: bytes, crc: int, summary: Summary | None) -> None:
+    def __init__(self, data: bytes, digest: bytes, crc: int) -> None:
         self.data = data
         self.digest = digest
         self.crc = crc
         self.size = len(data)
-        self._summary = summary
+        self._outline: Outlined | None = None
+        self._summary: Summary | None = None
+
+    @property
+    def is_scanned(self) -> bool:
+        """Whether the summary is there already."""
+        return self._summary is not None
+
+    @property
+    def outline(self) -> Outlined:
+        """See `livemail.mail.content.Content.outline`."""
+        found = self._outline
+        if found is None:
+            found = self._outline = self._summary or outline(self.data)
+        return found
 
     @property
     def summary(self) -> Summary:
-        """What the one pass over the octets found."""
-        assert self._summary is not None
+        """See `livemail.mail.content.Content.summary`."""
+        if self._summary is None:
+            self._summary = scan(self.data)
         return self._summary
 
     def read(self, offset: int, length: int) -> bytes:
@@ -69,8 +85,8 @@ class MemoryContent:
         """Memory goes with the last reference; what was stored may still be read."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """For the writer's process, which needs no summary."""
-        return MemoryContent, (self.data, self.digest, self.crc, None)
+        """For the writer's process."""
+        return MemoryContent, (self.data, self.digest, self.crc)
 
 
 class SpooledContent:
@@ -94,6 +110,11 @@ class SpooledContent:
         """What the one pass over the octets found."""
         assert self._summary is not None
         return self._summary
+
+    @property
+    def outline(self) -> Outlined:
+        """See `livemail.mail.content.Content.outline`."""
+        return self.summary
 
     def read(self, offset: int, length: int) -> bytes:
         """Return the octets [offset, offset+length), fewer at the end."""
@@ -180,7 +201,7 @@ class ContentSink:
         self._limit = limit
         self._in_memory = in_memory
         self._hash = blake2b(key=spool.key, digest_size=DIGEST_OCTETS)
-        self._scanner = Scanner()
+        self._scanner: Scanner | None = None  # of what goes to a file
         self._crc = 0
         self._chunks: list[bytes] = []
         self._buffered = 0
@@ -199,8 +220,9 @@ class ContentSink:
         self.size = size
         self._hash.update(chunk)
         self._crc = zlib.crc32(chunk, self._crc)
-        self._scanner.feed(chunk)
         self._chunks.append(chunk)
+        if self._scanner is not None:
+            self._scanner.feed(chunk)
         self._buffered += len(chunk)
         if self._fd >= 0:
             if self._buffered >= BUFFER_OCTETS:
@@ -216,7 +238,8 @@ class ContentSink:
             self._is_done = True
             data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
             self._chunks.clear()
-            return MemoryContent(bytes(data), self._hash.digest(), self._crc, self._scanner.finish())
+            return MemoryContent(bytes(data), self._hash.digest(), self._crc)
+        assert self._scanner is not None
         digest = self._hash.digest()
         self._flush()
         try:
@@ -247,6 +270,9 @@ class ContentSink:
             self._spool.disk.refuse_if_full()
             self._path = self._spool.new_path()
             self._fd = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+            self._scanner = Scanner()
+            for chunk in self._chunks:
+                self._scanner.feed(chunk)
             self._chunks.insert(0, bytes(HEAD.size))
         except StorageFull:
             self.abort()

@@ -113,6 +113,27 @@ def test_the_prefix_is_the_recipients_own_and_counts_everywhere(rig, account):
     assert rig.wait(rig.store.check()).contents == (1 if rig.is_single_instance else 2)
 
 
+def test_it_does_not_matter_whether_somebody_has_asked_for_the_summary(rig, account):
+    """Where nobody has, it is the writer that reads the message."""
+    other = rig.new_account()
+    octets = message("s") + b"one\r\ntwo\r\n"
+    asked, unasked = rig.content(octets), rig.content(octets + b"three\r\n")
+    assert asked.summary.size == len(octets)
+    there = rig.wait(rig.store.deliver([Delivery(whose.id, "INBOX", asked) for whose in (account, other)]))
+    here = rig.wait(rig.store.deliver([Delivery(whose.id, "INBOX", unasked) for whose in (account, other)]))
+    assert all(isinstance(one, Delivered) for one in (*there, *here))
+    for whose in (account, other):
+        columns = rig.fetch(whose, envelopes=True, structures=True, fields=True, parts=True)
+        for name, of in (
+            ("envelopes", "envelope"),
+            ("structures", "structure"),
+            ("fields", "fields"),
+            ("parts", "parts"),
+        ):
+            assert columns[name] == [getattr(one.summary, of) for one in (asked, unasked)]
+        assert [row[HEADER_SIZE] for row in columns["rows"]] == [asked.outline.header_size] * 2
+
+
 def test_columns_come_only_when_wanted(rig, account):
     rig.deliver(account)
     assert set(rig.fetch(account)) == {"rows", "keywords"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from livemail.mail.message.decoding import decode_text, decode_words
 from livemail.mail.message.fields import header_values, select_fields
+from livemail.mail.message.outline import outline
 from livemail.mail.message.scanner import Limits, Scanner, scan
 from livemail.mail.message.sections import section_range
 from livemail.mail.message.structure import basic_body
@@ -21,6 +22,10 @@ def fuzz_one(data: bytes) -> None:
         scanner.feed(data[:cut])
         scanner.feed(data[cut:])
         assert scanner.finish() == scan(data, limits)
+    known = outline(data)
+    assert known.header_size == summary.header_size
+    assert (known.message_id, known.received_count) == (summary.message_id, summary.received_count)
+    assert (known.has_bare_newline, known.has_8bit) == (summary.has_bare_newline, summary.has_8bit)
     basic_body(summary.structure)
     header = data[: summary.header_size]
     select_fields(header, frozenset((b"subject", b"to")))

@@ -15,6 +15,7 @@ from livemail.mail.message.addresses import parse_addresses
 from livemail.mail.message.dates import parse_date
 from livemail.mail.message.decoding import decode_text, decode_words
 from livemail.mail.message.fields import header_values, parse_fields, select_fields
+from livemail.mail.message.outline import outline
 from livemail.mail.message.parameters import parse_disposition, parse_media_type, strip_comments
 from livemail.mail.message.scanner import Limits, scan
 
@@ -38,6 +39,7 @@ _READERS: dict[str, Callable[[bytes], object]] = {
     "base64": lambda raw: decode_text(raw, "base64", "utf-8"),
     "quoted-printable": lambda raw: decode_text(raw, "quoted-printable", "utf-8"),
     "header": lambda raw: scan(b"From: " + raw + b"\r\nSubject: " + raw + b"\r\nContent-Type: " + raw, _WIDE),
+    "outline": lambda raw: outline(b"Message-ID: " + raw + b"\r\n" + raw),
     "body": lambda raw: scan(b"Content-Type: multipart/mixed; boundary=-\r\n\r\n" + raw),
 }
 

@@ -128,7 +128,7 @@ def _verified(
 def body_hashes(content: Content, kinds: set[Canonicalization]) -> dict[Canonicalization, tuple[bytes, int]]:
     """Hash and octets of the body under each canonicalisation, in one pass; a chunk of it is in memory at a time."""
     hashes = {kind: BodyHash(kind) for kind in kinds}
-    at = content.summary.header_size
+    at = content.outline.header_size
     while at < content.size:
         chunk = content.read(at, CHUNK_OCTETS)
         if not chunk:

@@ -65,7 +65,7 @@ _MARGIN: Final = 3
 
 _BLANK_LINE: Final = re.compile(rb"\n\r?\n")
 _REST_OF_DELIMITER: Final = re.compile(rb"(--)?[ \t]{0,1000}+(\r?\n)?")
-_MESSAGE_ID: Final = re.compile(rb"<[^<>\s]++>")
+MESSAGE_ID: Final = re.compile(rb"<[^<>\s]++>")
 
 _ROOT_FIELDS: Final = ENVELOPE_FIELDS | STRUCTURE_FIELDS | {b"references"}
 _EMBEDDED_FIELDS: Final = ENVELOPE_FIELDS | STRUCTURE_FIELDS
@@ -181,7 +181,7 @@ class Scanner:
         self._take(bytes(self._waiting), final=True)
         self._waiting = b""
         tally, root = self._tally, self._root
-        message_id = _MESSAGE_ID.search(root.get(b"message-id", b""))
+        message_id = MESSAGE_ID.search(root.get(b"message-id", b""))
         date = root.get(b"date")
         sent = parse_date(unfold(date)) if date is not None else None
         assert self._part is not None  # The last batch closed the root.
@@ -489,6 +489,6 @@ def _references(root: dict[bytes, bytes]) -> tuple[bytes, ...]:
     earlier = root.get(b"references")
     if answered is None and earlier is None:
         return ()
-    ids = dict.fromkeys(_MESSAGE_ID.findall(earlier or b""))
-    ids.update(dict.fromkeys(_MESSAGE_ID.findall(answered or b"")))
+    ids = dict.fromkeys(MESSAGE_ID.findall(earlier or b""))
+    ids.update(dict.fromkeys(MESSAGE_ID.findall(answered or b"")))
     return tuple(ids)[-_MAX_REFERENCES:]

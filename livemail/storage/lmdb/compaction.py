@@ -154,7 +154,7 @@ class Walk:
                 return Slice([], [], (digest, location), location.offset + location.size)
             data = self._segment.read_whole(location, digest)
             places.append((digest, location))
-            contents.append(MemoryContent(data, digest, location.crc, None))
+            contents.append(MemoryContent(data, digest, location.crc))
             octets += location.size
         if not places:
             return None

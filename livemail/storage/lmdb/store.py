@@ -41,7 +41,7 @@ from livemail.storage.lmdb.files.reading import MaildirReader
 from livemail.storage.lmdb.files.sync import MaildirSync
 from livemail.storage.lmdb.folder import Folder, open_folder
 from livemail.storage.lmdb.operations.accounts import AddAccounts, RemoveAccount, SetPassword
-from livemail.storage.lmdb.operations.deliveries import Deliver, Item, Prepared, prepare
+from livemail.storage.lmdb.operations.deliveries import Deliver, Item, Prepared, Unread, prepare
 from livemail.storage.lmdb.operations.group import Event, Operation
 from livemail.storage.lmdb.operations.repair import Planner, Repair
 from livemail.storage.lmdb.queue import LMDBQueue
@@ -55,7 +55,7 @@ from livemail.storage.lmdb.writer_process import Begin, WriterProcess
 from livemail.storage.lmdb.writer_thread import CallFromThread, WriterThread
 from livemail.storage.quota import Quotas, quota_uses
 from livemail.storage.settings import StorageSettings
-from livemail.storage.spool import ContentSink, Spool
+from livemail.storage.spool import ContentSink, MemoryContent, Spool
 from livemail.storage.stories import story_key, with_places
 
 
@@ -292,12 +292,12 @@ class LMDBStore:
     @staticmethod
     def prepared(batch: Sequence[Delivery]) -> list[Item]:
         """Compute what can be computed before the writer has it."""
-        prepared: dict[int, Prepared] = {}
+        prepared: dict[int, Prepared | Unread] = {}
         items = []
         for one in batch:
             at = id(one.content)
             if at not in prepared:
-                prepared[at] = prepare(one.content)
+                prepared[at] = _prepared(one.content)
             items.append(Item(one.account, one.mailbox, prepared[at], one.prefix, one.flags, (), one.internal_date, 0))
         return items
 
@@ -478,3 +478,9 @@ class LMDBStore:
         self._segments.close()
         self._environment.close()
         self._folder.close()
+
+
+def _prepared(content: Content) -> Prepared | Unread:
+    if isinstance(content, MemoryContent) and not content.is_scanned:
+        return Unread(content.digest, content.size)
+    return prepare(content)

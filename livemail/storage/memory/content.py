@@ -13,6 +13,7 @@ from zope.interface import implementer
 from livemail.interfaces.storage import IContentReader, IContentSink
 from livemail.mail.content import Content, chunks
 from livemail.mail.errors import TooBig
+from livemail.mail.message.outline import Outlined
 from livemail.mail.message.scanner import Scanner
 from livemail.mail.message.summary import Summary
 
@@ -52,6 +53,11 @@ class MemoryContent:
         self.size = len(octets)
         self.digest = digest
         self.summary = summary
+
+    @property
+    def outline(self) -> Outlined:
+        """See `livemail.mail.content.Content.outline`."""
+        return self.summary
 
     def read(self, offset: int, length: int) -> bytes:
         """Return the octets [offset, offset+length), fewer at the end; the same object when that is all of them."""

@@ -293,7 +293,7 @@ class StoreQueue(ABC):
             outgoing.expires,
             len(outgoing.recipients),
             len(outgoing.recipients),
-            content.summary.has_8bit or not outgoing.prefix.isascii(),
+            content.outline.has_8bit or not outgoing.prefix.isascii(),
             not outgoing.prefix.isascii() or has_8bit_header(content),
         )
 
@@ -309,12 +309,12 @@ class StoreQueue(ABC):
 
 def has_8bit_header(content: Content) -> bool:
     """Whether the header has octets above 127: it needs a peer with SMTPUTF8.  RFC 6531 §3.6."""
-    summary = content.summary
-    if not summary.has_8bit:
+    outline = content.outline
+    if not outline.has_8bit:
         return False
-    if summary.header_size > _HEADER_OCTETS:
+    if outline.header_size > _HEADER_OCTETS:
         return True
-    return not content.read(0, summary.header_size).isascii()
+    return not content.read(0, outline.header_size).isascii()
 
 
 def contents_of(filings: Sequence[Filing]) -> list[Content]:

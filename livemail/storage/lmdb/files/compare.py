@@ -17,10 +17,9 @@ from typing import Final
 import msgspec
 
 from livemail.mail.message.scanner import Scanner
-from livemail.mail.message.summary import Summary
 from livemail.storage.lmdb.files.effects import ASIDE, remove
 from livemail.storage.lmdb.files.records import File, unpack_file
-from livemail.storage.lmdb.operations.deliveries import Prepared, prepare
+from livemail.storage.lmdb.operations.deliveries import Prepared, Scanned, prepare
 from livemail.storage.lmdb.records import MESSAGE_KEY
 from livemail.storage.lmdb.schema import Environment, Tables
 from livemail.storage.maildir.folders import list_folder, stamp
@@ -34,22 +33,6 @@ TMP_SECONDS: Final = 36 * 3600
 """What lies longer in ``tmp`` was given up by whoever wrote it.  cr.yp.to/proto/maildir.html"""
 
 ASIDE_SECONDS: Final = 60
-
-
-class Scanned:
-    """As much of a `Content` as `prepare` asks for."""
-
-    def __init__(self, digest: bytes, size: int, summary: Summary) -> None:
-        self.digest = digest
-        self.size = size
-        self.summary = summary
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Return nothing: whoever files this has the file."""
-        return b""
-
-    def close(self) -> None:
-        """Nothing is held."""
 
 
 class Found(msgspec.Struct, frozen=True):

@@ -185,7 +185,8 @@ class Group:
         self.filed: dict[bytes, list[tuple[int, int, int]]] = {}
         self.effects = Effects()
         self.before_commit: list[Callable[[], object]] = []
-        self._contents = contents
+        self.contents = contents
+        self.prepared: dict[bytes, Any] = {}  # of `livemail.storage.lmdb.operations.deliveries`
         self._data = tail.folder.parents[2]
         self._has_maildirs = bool(txn.stat(tables.mroot)["entries"])
         self._files: dict[int, MaildirFiles | None] = {}
@@ -264,7 +265,7 @@ class Group:
             self._files[account] = (
                 None
                 if root is None
-                else MaildirFiles(self, self._data / os.fsdecode(root), self.effects, self._contents)
+                else MaildirFiles(self, self._data / os.fsdecode(root), self.effects, self.contents)
             )
         return self._files[account]
 

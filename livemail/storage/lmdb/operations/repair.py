@@ -20,7 +20,7 @@ from livemail.mail.errors import StorageFailed
 from livemail.mail.flags import DELETED, SEEN
 from livemail.mail.message.scanner import scan
 from livemail.mail.names import INBOX
-from livemail.storage.lmdb.operations.deliveries import prepare
+from livemail.storage.lmdb.operations.deliveries import Scanned, prepare
 from livemail.storage.lmdb.operations.group import Group
 from livemail.storage.lmdb.queue import read_queue
 from livemail.storage.lmdb.records import (
@@ -53,22 +53,6 @@ LOST: Final = "lost+found"
 
 Write = tuple[str, bytes, bytes | None]
 """Table, key, the row, None to delete it."""
-
-
-class _Scanned:
-    """As much of a content as `Prepared` asks for."""
-
-    def __init__(self, digest: bytes, octets: bytes) -> None:
-        self.digest = digest
-        self.size = len(octets)
-        self.summary = scan(octets)
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Nobody reads it: it is stored."""
-        return b""
-
-    def close(self) -> None:
-        """Nothing is held."""
 
 
 class _Mailbox:
@@ -254,7 +238,7 @@ class Planner:
         octets = self._read(message.digest, blob)
         if octets is None:
             return None
-        prepared = prepare(_Scanned(message.digest, octets))
+        prepared = prepare(Scanned(message.digest, len(octets), scan(octets)))
         ends = prepared.ends
         row = message._replace(
             bits=prepared.bits, header_size=prepared.header_size, size=len(octets), envelope_end=ends[0],
@@ -301,7 +285,7 @@ class Planner:
         if octets is None:
             self._fix("content-references", where, "nobody refers to it and it cannot be read; it is forgotten")
             return 0
-        prepared = prepare(_Scanned(digest, octets))
+        prepared = prepare(Scanned(digest, len(octets), scan(octets)))
         message = Message(
             prepared.bits or RECORD_VERSION, 0, 0, 0, 1, self._now, 0, len(octets), prepared.header_size, self._now, 0, 0,
             digest, *prepared.ends, prepared.ends[3],

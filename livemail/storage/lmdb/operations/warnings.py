@@ -12,7 +12,6 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from livemail.mail.ids import AccountId
-from livemail.mail.message.scanner import Scanner
 from livemail.mail.names import INBOX
 from livemail.storage.lmdb.ledger import Due
 from livemail.storage.lmdb.operations.deliveries import Item, add_message, place_file, prepare
@@ -41,10 +40,8 @@ def write_warnings(group: Group, dues: Sequence[Due], hash_key: bytes) -> list[W
         octets = quota_warning(
             group.ledger.quotas, (due.name, account.id), due.limits, used, group.now, account.next_email
         )
-        scanner = Scanner()
-        scanner.feed(octets)
         digest = blake2b(octets, key=hash_key, digest_size=DIGEST_OCTETS).digest()
-        content = MemoryContent(octets, digest, zlib.crc32(octets), scanner.finish())
+        content = MemoryContent(octets, digest, zlib.crc32(octets))
         warnings.append(Warned(due, content, group.files_of(account.id) is None))
     return warnings
 
