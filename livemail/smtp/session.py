@@ -380,12 +380,6 @@ class Session:
             self.login = result
             assert self._filters is not None
             self._filters.authenticated(result.record.name, authentication.mechanism)
-            self.log.info(
-                "{session} {peer}: authenticated as {login}",
-                session=self.link.session_id,
-                peer=self.link.peer,
-                login=result.record.name,
-            )
             self.link.write(replies.AUTHENTICATED)
         else:
             self._authentication = authentication
@@ -507,7 +501,7 @@ class Session:
             "{session} {message}: {outcome} from {reverse_path} for {recipients} size {size} helo {helo} peer {peer}",
             session=self.link.session_id,
             message=transaction.id,
-            outcome="delivered" if worst is None else f"{worst.code} {worst.enhanced} {worst.text} {worst.reason}",
+            outcome="taken" if worst is None else f"{worst.code} {worst.enhanced} {worst.text} {worst.reason}",
             reverse_path=transaction.envelope.reverse_path.path,
             recipients=len(results),
             size=transaction.size,

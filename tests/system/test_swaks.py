@@ -37,6 +37,7 @@ def test_swaks_sees_no_relay_and_no_unknown_users(server: Server) -> None:
 
 
 def test_swaks_submits_with_starttls_and_auth_and_outbound_is_captured(server: Server) -> None:
+    logged = server.log.stat().st_size
     status, talk = _swaks(
         server, "submission", "--to", "friend@elsewhere.example", "--from", server.facts["account"], "--tls",
         *_auth(server), "--header", "Subject: captured one",
@@ -46,6 +47,12 @@ def test_swaks_submits_with_starttls_and_auth_and_outbound_is_captured(server: S
     found = fetch_all(client, "Outbox (captured)")
     client.logout()
     assert any(b"Subject: captured one" in octets for octets in found.values())
+    # Who it was is said once, and nothing claims that what is captured was delivered.
+    lines = server.log.read_bytes()[logged:].decode().splitlines()
+    told = [line for line in lines if "submission 127.0.0.1: authenticated as" in line]
+    assert len(told) == 1, lines
+    assert any(f": taken from <{server.facts['account']}> for 1 " in line for line in lines)
+    assert not any("delivered" in line for line in lines)
 
 
 def test_a_submitted_message_is_completed_and_loses_bcc_and_its_author_is_checked(server: Server) -> None:
