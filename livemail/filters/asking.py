@@ -21,7 +21,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from livemail.filters.author import Filter
+from livemail.filters.author import Filter, Transaction
+from livemail.filters.edits import EditError, Edits
 from livemail.interfaces.filter import CONTINUE, Accept, Continue, Defer, Discard, Quarantine, Reject, Skip, Verdict
 from livemail.interfaces.runtime import RunBlocking
 
@@ -38,6 +39,27 @@ class Nonsense(Exception):
 
 class Gone(BaseException):
     """The connection went away while a filter was asked: not the filter's failure, and not its business."""
+
+
+class Asked:
+    """One filter's object in one transaction.
+
+    is_broken: it is not asked any more, because it failed, or because it is a shadow and has spoken; broken: the answer to
+    everything it would be asked then.  edits: what it made of the message, None before that comes.
+    """
+
+    __slots__ = ("broken", "edits", "filter", "is_broken", "tx")
+
+    def __init__(self, filter_: Filter, tx: Transaction) -> None:
+        self.filter = filter_
+        self.tx = tx
+        self.is_broken = False
+        self.broken: Verdict = CONTINUE
+        self.edits: Edits | None = None
+
+    def late_edit(self) -> EditError | None:
+        """Return why its edits are void when it has not failed for that yet: it made one after its verdict."""
+        return None if self.edits is None or self.is_broken else self.edits.fault
 
 
 def checked(verdict: Any, stage: str) -> Verdict:

@@ -22,7 +22,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from livemail.filters.asking import FilterTimeout, Gone, InThread, checked, finish, raised_at, told, waits_at
+from livemail.filters.asking import Asked, FilterTimeout, Gone, InThread, checked, finish, raised_at, told, waits_at
 from livemail.filters.author import BODY_CHUNK, Filter, Server, Transaction, TransactionState
 from livemail.filters.edits import Edits
 from livemail.filters.message import Message
@@ -56,6 +56,10 @@ GRACE: Final = 2.0
 
 BREATH: Final = 512 * 1024
 """Octets of one message the chain passes on before the reactor gets a turn."""
+
+
+REPEATED: Final = ("rcpt", "body")
+"""Stages a filter is asked at many times."""
 
 
 @implementer(IFilterChain)
@@ -94,22 +98,6 @@ class FilterChain:
         """See `IFilterChain.connect`."""
         state = ChainTransaction(self, connection)
         return (await state.connect() if not state.plan.is_empty else CONTINUE), state
-
-
-class Asked:
-    """One filter's object in one transaction.
-
-    is_broken: it is not asked any more, because it failed, or because it is a shadow and has spoken; broken: the answer to
-    everything it would be asked then.
-    """
-
-    __slots__ = ("broken", "filter", "is_broken", "tx")
-
-    def __init__(self, filter_: Filter, tx: Transaction) -> None:
-        self.filter = filter_
-        self.tx = tx
-        self.is_broken = False
-        self.broken: Verdict = CONTINUE
 
 
 @implementer(IFilterTransaction)
@@ -237,14 +225,12 @@ class ChainTransaction:
         if plan.is_empty or self._settled or not plan.content:
             return Outcome(CONTINUE, content, envelope)
         verdict: Verdict = CONTINUE
-        noted: list[tuple[int, Edits]] = []
         fields = None
         try:
             for at in plan.content:
                 if plan.filters[at].is_scoped and not self._is_wanted(at, "message", None):
                     continue
                 edits = Edits()
-                noted.append((at, edits))
                 view = Message(content, edits, fields)
                 answer = await self._judge(at, view, edits)
                 if answer is CONTINUE and not edits.made:
@@ -265,9 +251,10 @@ class ChainTransaction:
                     # An Accept does not lift the quarantine that an earlier filter ordered.
                     verdict = verdict if isinstance(answer, Accept) and isinstance(verdict, Quarantine) else answer
                     break
-            for at, edits in noted:
-                if edits.fault and not self._asked[at].is_broken:
-                    late = self._failure(at, "message", edits.fault, 0.0)
+            for at, asked in self._asked.items():
+                fault = asked.late_edit()
+                if fault is not None:
+                    late = self._failure(at, "message", fault, 0.0)
                     verdict = verdict if isinstance(late, Continue) else late
         except BaseException:
             # The caller still has the content it gave us, and closes it; an edited one is ours.
@@ -282,6 +269,7 @@ class ChainTransaction:
             asked = self._object(at)
         except Exception as error:
             return self._failure(at, "headers", error, 0.0)
+        asked.edits = edits
         asked.tx.begin_edits(edits)
         answer: Verdict = CONTINUE
         before = len(self.state.records)
@@ -311,7 +299,7 @@ class ChainTransaction:
 
     async def _body(self, at: int, view: Message) -> Verdict:
         """Stream the body past one filter."""
-        offset, end = view.summary.header_size, view.size
+        offset, end = view.content.outline.header_size, view.size
         verdict: Verdict = CONTINUE
         left = self.plan.filters[at].spec.timeout
         clock = self._chain.clock
@@ -434,6 +422,11 @@ class ChainTransaction:
                 return self._later(at, stage, self._in_thread(loaded, stage, coroutine, left), started)
             awaited = coroutine.send(None)
         except StopIteration as stop:
+            if stop.value is CONTINUE and stage not in REPEATED:  # What nearly all answers are.
+                seconds = perf_counter() - started
+                quiet: Verdict = CONTINUE
+                self.state.records.append(Record(loaded.shown_name, stage, quiet, seconds))
+                return quiet
             return self._came_to(at, stage, stop.value, started)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
@@ -512,7 +505,7 @@ class ChainTransaction:
 
     def _record(self, at: int, spec: FilterSpec, stage: str, verdict: Verdict, seconds: float) -> None:
         records = self.state.records
-        if verdict is CONTINUE and (stage == "rcpt" or stage == "body"):  # noqa: PLR1714 - the cheaper way to say it
+        if verdict is CONTINUE and stage in REPEATED:
             # A thousand recipients or chunks are one record.
             for position in range(len(records) - 1, -1, -1):
                 last = records[position]
@@ -572,12 +565,18 @@ class ChainTransaction:
             self._decisions = None
         asked, self._asked = self._asked, {}
         for at, each in asked.items():
+            spec = self.plan.filters[at].spec
+            fault = each.late_edit()
+            if fault is not None:
+                # While the message was made durable, or refused: it can be neither changed nor deferred any more.
+                line, session = raised_at(spec.filter, "message", fault), self._connection.session
+                text = "{session} filter {filter} failed after its verdict, {line}: {error}; the message has its answer"
+                self.log.failure(text, Failure(fault), session=session, filter=spec.name, line=line, error=told(fault))
             if not self.plan.filters[at].has_closed:
                 continue
             try:
                 each.filter.closed()
             except BaseException as error:
-                spec = self.plan.filters[at].spec
                 line = raised_at(spec.filter, "closed", error)
                 text = "filter {filter} failed at closed, {line}: {error}"
                 self.log.failure(text, filter=spec.name, line=line, error=told(error))

@@ -72,7 +72,7 @@ class Message:
     def fields(self) -> list[Field]:
         """All header fields in order."""
         if self._fields is None:
-            length = min(self.summary.header_size, MAX_HEADER_OCTETS)
+            length = min(self.content.outline.header_size, MAX_HEADER_OCTETS)
             self._fields = _split(self.content.read(0, length))
         return self._fields
 
@@ -148,7 +148,7 @@ class Message:
 
         breathe: awaited behind each chunk, with its octets.
         """
-        header_size = self.summary.header_size
+        header_size = self.content.outline.header_size
         beyond = max(0, header_size - MAX_HEADER_OCTETS)
         fields = list(self.fields)
         body = self._edits.body

@@ -17,6 +17,7 @@ from typing import Any, Final, TextIO
 
 import msgspec
 from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, formatEvent
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from livemail.net.settings import LogSettings
@@ -24,6 +25,10 @@ from livemail.net.settings import LogSettings
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _ENCODE: Final = msgspec.json.Encoder(enc_hook=repr).encode
 _RANK: Final = {level: rank for rank, level in enumerate(LogLevel.iterconstants())}
+
+_HEAD_ROWS: Final = 30
+_TAIL_ROWS: Final = 30
+"""Of a traceback; what deep calls nest is left out between them."""
 
 # Twisted tells of each listener and of each step of its own start; at info these would bury ours.
 _QUIET: Final = ("twisted.internet.", "twisted.scripts.", "twisted.application.", "twisted.protocols.", "log_legacy")
@@ -100,14 +105,22 @@ def _text(event: LogEvent) -> str:
     return formatEvent(event)
 
 
+def _traceback(failure: Failure) -> str:
+    """Return a failure's traceback; of one that fills pages, such as an endless recursion's, where it began and where it ended."""
+    rows = str(failure.getTraceback()).rstrip().split("\n")
+    if len(rows) > _HEAD_ROWS + _TAIL_ROWS:
+        left_out = len(rows) - _HEAD_ROWS - _TAIL_ROWS
+        rows[_HEAD_ROWS:-_TAIL_ROWS] = [f"  ... {left_out} lines left out"]
+    return "\n".join(rows)
+
+
 def text_line(event: LogEvent) -> str:
     """One event as text; a traceback follows on indented lines."""
     level = event.get("log_level", LogLevel.info)
     line = f"{_stamp(event['log_time'])} {level.name:5} {escape(_text(event))}\n"
     failure = event.get("log_failure")
     if failure is not None:
-        traceback = failure.getTraceback().rstrip().split("\n")
-        line += "".join(f"    {escape(row)}\n" for row in traceback)
+        line += "".join(f"    {escape(row)}\n" for row in _traceback(failure).split("\n"))
     return line
 
 
@@ -120,7 +133,7 @@ def json_line(event: LogEvent) -> str:
     record["text"] = _text(event)
     failure = event.get("log_failure")
     if failure is not None:
-        record["traceback"] = failure.getTraceback()
+        record["traceback"] = _traceback(failure)
     return _ENCODE(record).decode("utf-8", "replace") + "\n"
 
 

@@ -146,6 +146,30 @@ def test_an_edit_after_the_verdict_defers_while_the_message_is_still_here(events
             kept[0][1].replace_body(b"too late")
 
 
+def test_an_edit_while_the_message_is_made_durable_changes_nothing_and_is_told_with_its_line(events):
+    kept = []
+
+    class Late(Filter):
+        async def message(self, tx, message):
+            kept.append(message)
+            return CONTINUE
+
+    rig = Rig(filters=[FilterSpec("late", Late)])
+    deliver = rig.store.deliver
+
+    async def slow_deliver(batch):
+        with contextlib.suppress(EditError):
+            kept[0].add_header("X", "y")
+        return await deliver(batch)
+
+    rig.store.deliver = slow_deliver
+    assert rig.connect().send(MAIL).startswith("250")
+    assert [b"X: y" in mail for mail in rig.mail()] == [False]
+    told = [text for event in events if "after its verdict" in (text := formatEvent(event) or "")]
+    assert len(told) == 1
+    assert re.search(r"filter late failed after its verdict, test_failures\.py:\d+: ", told[0]), told[0]
+
+
 @pytest.mark.parametrize(
     "edit",
     [

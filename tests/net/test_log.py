@@ -41,6 +41,27 @@ def test_json_lines_hold_the_fields() -> None:
     assert out["time"].endswith("Z")
 
 
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_of_an_endless_recursion_both_ends_are_told(form) -> None:
+    def deeper(level):
+        if level % 2:
+            return deeper(level + 1) + 1
+        return deeper(level + 1) + 2
+
+    def say(log: Logger) -> None:
+        try:
+            deeper(0)
+        except RecursionError:
+            log.failure("went wrong", failure=Failure())
+
+    out = logged(LogSettings(format=form), say)
+    rows = (json.loads(out)["traceback"] if form == "json" else out).split("\n")
+    assert 50 < len(rows) < 70
+    assert any("lines left out" in row for row in rows)
+    assert any("deeper(0)" in row for row in rows[:10])
+    assert "RecursionError" in " ".join(rows[-3:])
+
+
 def test_a_failure_keeps_its_traceback() -> None:
     def say(log: Logger) -> None:
         try:
