@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from typing import Any, Final
 
@@ -9,6 +10,8 @@ from twisted.internet import interfaces as net
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, UNIXClientEndpoint
+from twisted.internet.error import ConnectingCancelledError
+from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -159,7 +162,7 @@ class _LinkFactory(Factory):
 
 
 async def open_link(reactor: Any, place: Place, seconds: float) -> MilterLink:
-    """Connect.  Raises MilterError that names the socket."""
+    """Connect.  Raises MilterError."""
     endpoint: Any
     if place.path:
         endpoint = UNIXClientEndpoint(reactor, place.path, timeout=seconds)
@@ -173,9 +176,11 @@ async def open_link(reactor: Any, place: Place, seconds: float) -> MilterLink:
     connecting.addTimeout(seconds, reactor)
     try:
         return await connecting
-    except DeferredTimeout:
-        raise MilterError(f"{place}: no connection within {seconds:g} seconds") from None
+    except (DeferredTimeout, ConnectingCancelledError, ConnectTimeout):
+        raise MilterError(f"no connection within {seconds:g} seconds") from None
     except CancelledError:
         raise
     except Exception as error:
-        raise MilterError(f"{place}: {getattr(error, 'osError', None) or error}") from None
+        number = getattr(error, "osError", None)  # Twisted's name for the number
+        said = os.strerror(number) if isinstance(number, int) else str(number or error)
+        raise MilterError(f"cannot connect: {said}; is the milter running?") from None

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
+
 import pytest
+from twisted.internet import error as failures
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import connectionDone
 from twisted.internet.task import Clock
@@ -151,4 +154,14 @@ def test_connecting_goes_where_the_socket_says_and_gives_up_in_time(text, client
     (client,) = getattr(reactor, clients)
     assert str(client[0]) in text
     reactor.advance(3)
-    assert text in str(failure(opening))
+    assert str(failure(opening)) == "no connection within 3 seconds"
+
+
+@pytest.mark.parametrize("error", [failures.ConnectionRefusedError(osError=111), failures.ConnectError(osError=2)])
+def test_a_milter_that_is_not_there_is_told_in_words_and_without_the_socket_that_its_caller_names(error):
+    reactor = MemoryReactorClock()
+    opening = Deferred.fromCoroutine(open_link(reactor, parse_place("inet:8891@127.0.0.1"), 3.0))
+    *_, factory, _, _ = reactor.tcpClients[0]
+    factory.clientConnectionFailed(None, Failure(error))
+    said = str(failure(opening))
+    assert said == f"cannot connect: {os.strerror(error.osError)}; is the milter running?"
