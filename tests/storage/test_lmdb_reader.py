@@ -180,6 +180,19 @@ def test_a_message_expunged_between_batches_is_absent(folder_rig, monkeypatch):
     assert folder_rig.wait(fetch()) == [(1, large[0]), (2, large[1]), (5, large[4])]
 
 
+def test_a_message_whose_segment_is_missing_is_told_as_damaged_and_the_others_are_read(make_folder_rig):
+    rig = make_folder_rig(segment_octets=1)
+    account = rig.new_account()
+    octets = [message(f"s{number}") for number in range(4)]
+    for each in octets:
+        rig.deliver(account, octets=each)
+    for name in list(rig.segments)[1:3]:
+        (rig.shard / "seg" / name).unlink()
+    rig.reopen()
+    # Read without end before: the place was asked for again and again, with every session waiting.
+    assert rig.fetch(rig.handle(account.id), contents=True)["contents"] == [octets[0], None, None, octets[3]]
+
+
 def test_the_first_unseen_is_found_behind_many(folder_rig):
     account = folder_rig.new_account()
     folder_rig.append(account, "INBOX", *[message("same")] * 1500, flags=SEEN)

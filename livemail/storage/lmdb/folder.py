@@ -225,7 +225,10 @@ def _make(path: Path) -> Meta:
         os.fsync(fd)
     finally:
         os.close(fd)
+    # Before the rename: a store whose meta.json is there after a power failure has its folders, too.
+    for folder in (shard, path):
+        sync_folder(folder)
     new.rename(path / "meta.json")
-    for folder in (shard, path, path.parent):
+    for folder in (path, path.parent):
         sync_folder(folder)
     return meta

@@ -320,7 +320,7 @@ class Reader:
             if row[6] <= want.contents_up_to:
                 try:
                     if folder is None:
-                        content = prefix + self._read_whole(txn, DIGEST.unpack(value)[0])
+                        content = prefix + self._read_whole(txn, DIGEST.unpack(value)[0], walk)
                     else:
                         content = self._maildirs.read(txn, folder, mailbox_key + U32.pack(row[UID_]), row[6])
                 except FileGone:
@@ -338,9 +338,15 @@ class Reader:
             contents.append(content)
         batch.contents = contents
 
-    def _read_whole(self, txn: Transaction, digest: bytes) -> bytes:
+    def _read_whole(self, txn: Transaction, digest: bytes, walk: Walk) -> bytes:
+        """Raises SegmentGone, StorageFailed: the second time, when the file is missing and nothing was expunged or moved."""
         location = self._locate(txn, digest)
-        return self._segments.open(location.segment).read_whole(location, digest)
+        try:
+            segment = self._segments.open(location.segment)
+        except SegmentGone:
+            walk.gone = _moved_from(walk.gone, location)
+            raise
+        return segment.read_whole(location, digest)
 
     def _locate(self, txn: Transaction, digest: bytes) -> Location:
         row = txn.get(digest, db=self._tables.blob)
@@ -506,7 +512,7 @@ def _shorten(batch: FetchBatch, count: int) -> None:
             setattr(batch, name, column[:count])
 
 
-def _moved_from(before: Location | None, location: Location) -> Location:
+def _moved_from(before: object, location: Location) -> Location:
     """Return the place whose segment is gone: expunged or moved since the index was asked.
 
     Raises StorageFailed when that is still the place it names: the file is missing.

@@ -48,6 +48,8 @@ class Walk:
         self._ranges = ranges
         self._at = 0
         self._next = 0
+        self.gone: object = None
+        """Where the reader did not find a content the last time, so that it does not look there for ever."""
 
     @property
     def is_done(self) -> bool:

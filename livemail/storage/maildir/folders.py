@@ -17,10 +17,14 @@ SUBFOLDERS: Final = ("cur", "new", "tmp")
 
 
 def make_folder(folder: Path, mailbox: str, made: Callable[[Path], object]) -> None:
-    """Make a mailbox's folder with its three parts where they are missing.  made: told of each.  Raises OSError."""
-    for each in (folder, *(folder / part for part in SUBFOLDERS)):
+    """Make a mailbox's folder with its three parts, and the folders above it, where they are missing.
+
+    made: told of each that was made, as the name of each must be flushed.  Raises OSError.
+    """
+    above = [each for each in folder.parents if not each.is_dir()]
+    for each in (*reversed(above), folder, *(folder / part for part in SUBFOLDERS)):
         if not each.is_dir():
-            each.mkdir(mode=0o700, parents=each is folder)
+            each.mkdir(mode=0o700)
             made(each)
     if folder_name(mailbox):
         mark = folder / "maildirfolder"

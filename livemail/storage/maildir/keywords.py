@@ -90,6 +90,12 @@ def replace_file(path: Path, octets: bytes) -> None:
     except BaseException:
         new.unlink(missing_ok=True)
         raise
+    # Without this the name may still mean the old file after a power failure, while the index counts on the new one.
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 @contextlib.contextmanager
