@@ -172,8 +172,7 @@ def test_a_flush_that_fails_while_the_index_is_filled_refuses_the_mail(folder_ri
     if code == errno.EIO:  # Never asked again: the kernel may have dropped the pages.
         assert isinstance(stored, StorageFailed)
         assert len(asked) == 1
-        folder_rig.reopen()
-        account = folder_rig.handle(account.id)
+        assert folder_rig.segments == before
     else:
         assert stored.changed == ((1, SEEN, 0),)
         assert folder_rig.segments == before
@@ -251,26 +250,45 @@ def test_an_expunge_on_a_full_disk_uses_up_the_reserve_file(make_folder_rig):
 
 
 @pytest.mark.parametrize("step", ["segment-sync", "segment-written", "segment-created"])
-def test_a_broken_disk_is_not_asked_twice(folder_rig, step):
+@pytest.mark.parametrize("is_reopened", [False, True])
+def test_after_an_error_of_the_disk_a_new_segment_is_written_and_no_restart_is_needed(folder_rig, step, is_reopened):
     account = folder_rig.new_account()
+    expected = []
     if step != "segment-created":
         folder_rig.deliver(account, octets=message("before"))
-    with Once(step, lambda: OSError(errno.EIO, "Input/output error")) as once:
-        with pytest.raises(StorageFailed) as caught:
-            folder_rig.deliver(account, octets=message("lost"))
-        assert not isinstance(caught.value, StorageFull)
-        asked = once.seen.count("segment-sync")
-        for _ in range(2):
-            with pytest.raises(StorageFailed):
+        expected = [message("before")]
+    before = folder_rig.segments
+    with Once(step, lambda: OSError(errno.EIO, "Input/output error"), times=3):
+        for _ in range(3):
+            with pytest.raises(StorageFailed) as caught:
                 folder_rig.deliver(account, octets=message("refused"))
-        assert once.seen.count("segment-sync") == asked
-    expected = [] if step == "segment-created" else [message("before")]
+            assert not isinstance(caught.value, StorageFull)
+            assert caught.value.temporary
     assert folder_rig.fetch(account, contents=True).get("contents", []) == expected
-    folder_rig.reopen()
-    account = folder_rig.handle(account.id)
+    if is_reopened:
+        folder_rig.reopen()
+        account = folder_rig.handle(account.id)
     folder_rig.deliver(account, octets=message("after"))
-    assert folder_rig.fetch(account, contents=True)["contents"] == [*expected, message("after")]
-    assert folder_rig.problems() == []
+    after = folder_rig.segments
+    if not is_reopened:
+        # Never again the file whose flush failed.
+        assert before.items() <= after.items()
+        assert "00000000.seg" not in after.keys() - before.keys()
+    for _ in range(2):
+        assert folder_rig.fetch(account, contents=True)["contents"] == [*expected, message("after")]
+        assert folder_rig.problems() == []
+        folder_rig.reopen()
+        account = folder_rig.handle(account.id)
+
+
+def test_a_new_segments_name_is_flushed_although_its_first_write_was_refused(folder_rig, monkeypatch):
+    account = folder_rig.new_account()
+    with Once("segment-written", full), pytest.raises(StorageFull):
+        folder_rig.deliver(account, octets=message("refused"))
+    flushed = []
+    monkeypatch.setattr("livemail.storage.lmdb.segments.sync_folder", flushed.append)
+    folder_rig.deliver(account, octets=message("after"))
+    assert flushed == [folder_rig.shard / "seg"]
 
 
 def test_a_broken_index_fails_the_shard_and_all_that_waits(folder_rig):

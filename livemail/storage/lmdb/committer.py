@@ -9,8 +9,10 @@ What goes wrong                            what happens
     anything else inside the transaction   the transaction is thrown away and each work gets a group of its own
     the disk is full (also quota, limits)  works that bring content get StorageFull; those that make room may use up the
                                            reserve file; nothing needs a restart when space returns
-    fdatasync fails otherwise              the kernel may have dropped the pages, so it is never tried again: the shard
-                                           has failed, every work gets StorageFailed until the store is reopened
+    writing or flushing contents fails     the kernel may have dropped the pages, so that file is never flushed again: every work
+    otherwise                              of the group gets StorageFailed, the segment is sealed at what was flushed, the next
+                                           group writes a new one; nothing needs a restart when the disk is well again
+    the index fails                        the shard has failed, every work gets StorageFailed until the store is reopened
 """
 
 from __future__ import annotations
@@ -80,8 +82,8 @@ class Answer(msgspec.Struct):
     failure: str = ""
 
 
-class ShardFailed(Exception):
-    """What was written may be lost, and nothing more may be."""
+class DiskFailed(Exception):
+    """What was written for this group may be lost."""
 
 
 class Committer:
@@ -150,10 +152,14 @@ class Committer:
             return [self._refused(batch, StorageFailed(reason=self._failure))]
         try:
             return [self._commit(batch)]
-        except ShardFailed as error:
-            self._failure = str(error)
-            self._note("critical", f"the shard accepts no more writes: {self._failure}; reopen the store")
-            return [self._refused(batch, StorageFailed(reason=self._failure))]
+        except DiskFailed as error:
+            self._note(
+                "critical",
+                f"the disk did not take new mail ({error}): its senders were told to try again, nothing acknowledged is lost."
+                "  See what the kernel says (dmesg), and replace the disk if this comes back; livemail goes on with a new segment"
+                " file and needs no restart",
+            )
+            return [self._refused(batch, StorageFailed(reason=str(error)))]
         except Exception as error:
             if len(batch) > 1:
                 if not isinstance(error, ContentMissing):
@@ -202,7 +208,8 @@ class Committer:
             answer = self._transact_flushed(batch, written)
         except FlushFailed as failure:
             if failure.error.errno in FATAL_ERRORS:
-                raise ShardFailed(f"writing contents: {failure.error!r}") from failure
+                self._tail.seal()
+                raise DiskFailed(f"writing contents: {failure.error!r}") from failure
             self._tail.rewind()
             if failure.error.errno not in FULL_ERRORS:
                 raise failure.error from None

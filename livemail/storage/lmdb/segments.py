@@ -14,6 +14,7 @@ filled, and only when that is done commit the index.  Order of a removal: commit
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zlib
 from collections import OrderedDict
@@ -215,6 +216,27 @@ class Tail:
         if self._fd >= 0 and os.fstat(self._fd).st_size > self.size:
             # Gives the space back when it was the disk that was full.
             os.ftruncate(self._fd, self.size)
+        if not self.size:
+            # Its name was never flushed: who writes next makes it anew, and flushes the folder.
+            self.close()
+
+    def seal(self) -> None:
+        """A flush failed: the kernel may have dropped what was written, and calls it clean.  Nothing is written to that file again.
+
+        What was flushed in it before stays; what follows goes to a new segment.
+        """
+        is_touched = self._fd >= 0
+        self.close()
+        number, size, _ = self._committed
+        with contextlib.suppress(OSError):  # The next start cuts or removes what cannot be now.
+            if self.number != number or not size:
+                segment_path(self.folder, self.number).unlink(missing_ok=True)
+            elif is_touched:
+                os.truncate(segment_path(self.folder, number), size)
+        if is_touched:
+            self.advance()
+        # Where `rewind` goes back to from now on; the index learns it with the next content.
+        self._committed = (self.number, self.size, self.next_number)
 
     @property
     def is_changed(self) -> bool:
