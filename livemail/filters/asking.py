@@ -106,7 +106,9 @@ def _own_files(filter_: type[Filter], stage: str) -> set[str]:
     """The files a filter is written in, those of its bases included."""
     modules = [sys.modules.get(base.__module__) for base in filter_.__mro__ if base not in {Filter, object}]
     files = {getattr(module, "__file__", None) or "" for module in modules}
-    code = getattr(getattr(filter_, stage, None), "__code__", None)
+    method = getattr(filter_, stage, None)
+    # One that is inherited from Filter is not the filter's: a late edit is told of the stage message, whether that is its own or not.
+    code = getattr(method, "__code__", None) if method is not getattr(Filter, stage, None) else None
     return (files | {code.co_filename if code is not None else ""}) - {""}
 
 

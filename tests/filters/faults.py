@@ -115,18 +115,6 @@ class Misbehaving(Filter):
                     raise
         return CONTINUE
 
-    async def _edit_late(self, tx, given):
-        from twisted.internet import reactor
-
-        reactor.callLater(0, self._touch, tx)
-        return CONTINUE
-
-    def _touch(self, tx):
-        try:
-            tx.change_reverse_path(Path.null)
-        except EditError:
-            return
-
     async def _die(self, tx, given):
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -10,6 +10,7 @@ from pathlib import Path as File
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.logger import formatEvent, globalLogPublisher
+from twisted.python.failure import Failure
 
 from livemail.filters import CONTINUE, EditError, Filter, Path, Reject
 from livemail.filters.chain import FilterChain, FilterSpec
@@ -146,6 +147,56 @@ def test_an_edit_after_the_verdict_defers_while_the_message_is_still_here(events
             kept[0][1].replace_body(b"too late")
 
 
+@pytest.mark.parametrize("on_failure", ["defer", "skip"])
+@pytest.mark.parametrize("at", ["headers", "body", "message"])
+def test_an_edit_after_a_verdict_at_any_stage_of_the_message_is_a_failure(at, on_failure, events):
+    kept = []
+
+    async def stage(self, tx, given):
+        kept.append(tx)
+        return CONTINUE
+
+    class Next(Filter):
+        async def message(self, tx, message):
+            with contextlib.suppress(EditError):
+                kept[0].change_reverse_path(Path.null)
+            return CONTINUE
+
+    late = type("Late", (Filter,), {at: stage})
+    rig = Rig(filters=[FilterSpec("late", late, on_failure=on_failure), FilterSpec("next", Next)])
+    assert rig.connect().send(MAIL).startswith("451" if on_failure == "defer" else "250")
+    assert [mail.startswith(b"Return-Path: <>") for mail in rig.mail()] == ([] if on_failure == "defer" else [False])
+    assert re.search(r"late failed at message, test_failures\.py:\d+: ", logged(events)[-1])
+
+
+@pytest.mark.parametrize("at", ["connect", "helo", "mail", "rcpt", "data"])
+def test_an_edit_kept_from_before_there_is_a_message_changes_nothing(at):
+    kept, refused = [], []
+
+    class Early(Filter):
+        async def message(self, tx, message):
+            return CONTINUE
+
+    async def stage(self, tx, *given):
+        kept.append(tx)
+        return CONTINUE
+
+    class Next(Filter):
+        async def message(self, tx, message):
+            for one in kept:
+                try:
+                    one.change_reverse_path(Path.null)
+                except EditError as error:
+                    refused.append(error)
+            return CONTINUE
+
+    setattr(Early, at, stage)
+    rig = Rig(filters=[FilterSpec("early", Early), FilterSpec("next", Next)])
+    said = send_through(rig)
+    assert "250 2.0.0 Ok: taken" not in said or [m.startswith(b"Return-Path: <>") for m in rig.mail()] == [False]
+    assert len(refused) == len(kept) > 0
+
+
 def test_an_edit_while_the_message_is_made_durable_changes_nothing_and_is_told_with_its_line(events):
     kept = []
 
@@ -189,6 +240,40 @@ def test_an_edit_made_twice_is_a_failure_even_when_the_filter_swallows_it(edit):
     rig = Rig(filters=[FilterSpec("twice", Twice)])
     assert rig.connect().send(MAIL).startswith("451")
     assert not rig.mail()
+
+
+@pytest.mark.parametrize("how", AT_ONCE)
+@pytest.mark.parametrize("at", STAGES)
+def test_a_failure_in_a_thread_defers_and_is_named_with_its_line(at, how, events):
+    class Blocking(Misbehaving):
+        blocking = True
+
+    def elsewhere(function, *arguments):
+        box = []
+
+        def work():
+            try:
+                box.append((True, function(*arguments)))
+            except BaseException as error:
+                box.append((False, error))
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join(20)
+        (is_well, what), answer = box[0], Deferred()
+        if is_well:
+            answer.callback(what)
+        else:
+            answer.errback(Failure(what))
+        return answer
+
+    rig = Rig()
+    breaker = FilterSpec("breaker", Blocking, Blocking.Config(at=at, how=how), timeout=5)
+    rig.chain = FilterChain([breaker], rig.store, rig.clock, elsewhere)
+    said = send_through(rig)
+    assert re.search(r"^4[25]1 4\.3\.0 The message could not be checked", said, re.MULTILINE), said
+    assert not rig.mail()
+    assert re.search(rf"breaker failed at {at}, \w+\.py:\d+: ", logged(events)[0]), logged(events)
 
 
 @pytest.mark.parametrize("at", STAGES)
