@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import imaplib
 import json
 import os
@@ -9,6 +10,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +21,7 @@ from tests.system.dovecot import Dovecot
 from tests.system.mail import shapes
 from tests.system.rig import BIN, Server, program, run
 
-COUNT = int(os.environ.get("LIVEMAIL_TEST_MESSAGES", "400"))
+COUNT = int(os.environ.get("LIVEMAIL_TEST_MESSAGES", "1200"))
 MAILBOXES = ("INBOX", "Sent", "Work/Ünder.dot")
 FOLDERS = {"INBOX": "", "Sent": ".Sent", "Work/Ünder.dot": None}
 
@@ -100,31 +102,63 @@ def ours(server: Server) -> imaplib.IMAP4:
     return client
 
 
+@contextlib.contextmanager
+def slowed(server: Server) -> Iterator[None]:
+    """The server runs for 2 ms of every 20, so that what takes it no time has a middle."""
+    over = threading.Event()
+
+    def pace() -> None:
+        while not over.wait(0.002):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGSTOP)
+                over.wait(0.018)
+                os.killpg(server.pid, signal.SIGCONT)
+
+    pacer = threading.Thread(target=pace)
+    pacer.start()
+    try:
+        yield
+    finally:
+        over.set()
+        pacer.join()
+
+
 def kill_twice(server: Server, arguments: list[str]) -> None:
     """Begin, and kill -9 the command in mid-work; then begin again, and kill -9 the server."""
     for victim in ("command", "server"):
-        with subprocess.Popen(
-            [str(BIN / "livemail"), "--data", str(server.data), *arguments],
-            env=server.environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        ) as command:
+        watch = ours(server)
+        before = _imported(watch)
+        with (
+            slowed(server),
+            subprocess.Popen(
+                [str(BIN / "livemail"), "--data", str(server.data), *arguments],
+                env=server.environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            ) as command,
+        ):
             deadline = time.monotonic() + 60
-            before = _imported(server)
-            while time.monotonic() < deadline and _imported(server) <= before and command.poll() is None:
-                time.sleep(0.02)
+            while time.monotonic() < deadline and _imported(watch) <= before and command.poll() is None:
+                time.sleep(0.005)
+            assert command.poll() is None, f"the import had ended before the {victim} was killed"
             if victim == "command":
                 os.killpg(command.pid, signal.SIGKILL)
+                # What it was at is committed yet; seen in the second round, it would pass for the second command's.
+                while time.monotonic() < deadline and "the work was left where it was" not in server.output():
+                    time.sleep(0.02)
             else:
                 server.kill()
-                command.wait(30)
-                server.start()
+                assert command.wait(30) != 0
+        if victim == "server":
+            server.start()
 
 
-def _imported(server: Server) -> int:
-    shown = json.loads(server.livemail("account", "show", "ann", "--json").stdout)
-    return sum(box["messages"] for box in shown["mailboxes"])
+def _imported(client: imaplib.IMAP4) -> int:
+    """Over an open connection: a command of its own takes longer than the whole import may."""
+    row = client.status("INBOX", "(MESSAGES)")[1][0]
+    assert isinstance(row, bytes)
+    return int(row.rpartition(b"MESSAGES ")[2].rstrip(b")"))
 
 
 def mbsync(folder: Path, port: int) -> dict[str, int]:
