@@ -357,6 +357,7 @@ class MailServer(MultiService):
             self._store = store = threads.wait(opening)
             store.sync.poll_with(self._reactor)
             store.compaction.run_with(self._reactor)
+            store.purging.run_with(self._reactor)
             if self.config.tls.local_ca:
                 files = local_ca(self._data / "tls")
                 self._certificates = CertificateStore([files], self._reactor.seconds, self.config.tls.minimum)

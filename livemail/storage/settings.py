@@ -31,6 +31,7 @@ class StorageSettings(Settings, frozen=True):
     server's, which saves some 35 MiB and costs about half of the rate.  default: where accounts without a table of their own or
     their domain's have their messages.  maildir: template of Maildirs' folders, "" for maildir/{domain}/{local}; a
     relative one counts from the data folder.
+    undelete: seconds for which expunged messages can be brought back, 0 for not at all.
     story_rows, story_time: mail transactions whose story is kept, at most so many and at most for so long.
     """
 
@@ -56,6 +57,7 @@ class StorageSettings(Settings, frozen=True):
     max_queued_octets: Count = 64 * MIB
     queue_recipients: int = 5_000_000
     writer: Literal["process", "thread"] = "process"
+    undelete: float = 14 * 86400.0
     story_rows: Count = 1_000_000
     story_time: float = 30 * 86400.0
     default: Kind = "lmdb"

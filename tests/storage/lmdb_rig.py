@@ -17,8 +17,9 @@ class FolderRig(Rig):
     is_durable = True
 
     def __init__(self, folder: Path, **settings: Any) -> None:
+        """Nothing expunged is kept, so that what goes is gone, unless ``undelete`` says otherwise."""
         self.folder = folder
-        super().__init__(**settings)
+        super().__init__(**({"undelete": 0.0} | settings))
 
     @property
     def shard(self) -> Path:

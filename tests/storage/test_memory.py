@@ -31,7 +31,7 @@ def test_a_message_goes_in_and_comes_back_without_suspending():
 
 
 def test_one_body_serves_all_copies_and_goes_with_the_last():
-    store, account, record = with_account()
+    store, account, record = with_account(undelete=0.0)
     made = finish(content(store, message()))
     finish(store.deliver([Delivery(record.id, "INBOX", made), Delivery(record.id, "Archive", made)]))
     again = finish(content(store, message()))

@@ -98,7 +98,7 @@ def test_repair_plans_beside_the_server_and_works_without_it(fresh: Server) -> N
     assert "stop it, repair" in running.stderr
     fresh.stop()
     shard = fresh.data / "store" / "shard-00"
-    with lmdb.open(str(shard), max_dbs=32, map_size=1 << 40, lib_version=0) as index:
+    with lmdb.open(str(shard), max_dbs=64, map_size=1 << 40, lib_version=0) as index:
         for table in (b"mcnt", b"cache"):
             handle = index.open_db(table, create=False)
             with index.begin(write=True) as txn:

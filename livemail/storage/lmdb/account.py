@@ -24,8 +24,10 @@ from livemail.interfaces.storage import (
     Stored,
 )
 from livemail.interfaces.transfer import IImportTarget, ImportItem
+from livemail.interfaces.undelete import DeletedMessage, IUndelete, Kept
 from livemail.mail.flags import FlagChange
 from livemail.mail.ids import UID, AccountId, MailboxId, ModSeq, UIDSet
+from livemail.storage.lmdb.deleted.operations import LetGo, Undelete
 from livemail.storage.lmdb.feed import Watch
 from livemail.storage.lmdb.operations.deliveries import Append, Item, prepare
 from livemail.storage.lmdb.operations.imports import ImportMessages, source_key
@@ -37,12 +39,13 @@ from livemail.storage.lmdb.operations.mailboxes import (
     Subscribe,
 )
 from livemail.storage.lmdb.operations.messages import Expunge, StoreFlags, Transfer
+from livemail.storage.lmdb.records import U32
 
 if TYPE_CHECKING:
     from livemail.storage.lmdb.store import LMDBStore
 
 
-@implementer(IAccount, IImportTarget)
+@implementer(IAccount, IImportTarget, IUndelete)
 class LMDBAccount:
     """A handle; each session has its own, so that changes name their origin."""
 
@@ -167,6 +170,26 @@ class LMDBAccount:
         operation = Expunge(self.id, mailbox, uids, only_deleted=only_deleted)
         removed: UIDSet = await self._store.write(operation, self, frees=True)
         return removed
+
+    async def kept(self) -> Kept:
+        """How much of this account was expunged and is kept."""
+        return self._store.reader.kept(self.id)
+
+    async def deleted(self, after: bytes = b"", limit: int = 1000) -> Sequence[DeletedMessage]:
+        """The kept messages behind a key, the longest kept first."""
+        return self._store.reader.deleted(self.id, after, limit)
+
+    async def undelete(self, keys: Sequence[bytes], mailbox: str) -> Sequence[tuple[bytes, UID]]:
+        """Bring messages back, all or none of those still kept.  Raises OverQuota, LimitReached, InvalidName, StorageFull."""
+        self._store.disk.refuse_if_full()
+        back: Sequence[tuple[bytes, UID]] = await self._store.write(Undelete(self.id, keys, mailbox), self)
+        return back
+
+    async def forget_deleted(self, keys: Sequence[bytes]) -> Kept:
+        """Remove kept messages for good."""
+        prefix = U32.pack(self.id)
+        gone: Kept = await self._store.write(LetGo([key for key in keys if key.startswith(prefix)]), frees=True)
+        return gone
 
     async def changes(self, mailbox: MailboxId, since: ModSeq) -> Changes:
         """What changed above ``since``.  Raises CannotCalculate, NoSuchMailbox."""

@@ -9,6 +9,7 @@ It runs in slices of bounded work, so that a thread of the pool is given back be
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Generator
 from itertools import chain, islice
@@ -21,6 +22,7 @@ import msgspec
 from livemail.interfaces.storage import Problem, Report
 from livemail.mail.errors import StorageFailed
 from livemail.mail.flags import DELETED, SEEN
+from livemail.storage.lmdb.deleted.check import DeletedWalk
 from livemail.storage.lmdb.files.check import FileCheck
 from livemail.storage.lmdb.queue import read_queue
 from livemail.storage.lmdb.records import (
@@ -51,6 +53,8 @@ from livemail.storage.spool import HEAD
 SLICE_ROWS: Final = 5000
 SLICE_OCTETS: Final = 8 * 1024 * 1024
 MAX_PROBLEMS: Final = 10_000
+LOOKS: Final = 4
+LOOK_SECONDS: Final = 0.05
 
 _PLACE: Final = Struct(">IQ16s")
 
@@ -129,6 +133,7 @@ class Check:
         with self._environment.begin() as txn:
             self._read_mailboxes(txn)
             yield from self._read_messages(txn)
+            yield from self._read_deleted(txn)
             yield from self._read_queue(txn)
             self._compare_counters(txn)
             self._compare_contents(txn)
@@ -185,6 +190,24 @@ class Check:
             yield self._messages, total, "messages"
         if next(caches, None) is not None:
             self._found("cache-row", "cache", "has rows without messages")
+
+    def _read_deleted(self, txn: Transaction) -> Generator[Step, None, None]:
+        walk = DeletedWalk(txn, self._tables, self._files.root, self._is_missing, self._found)
+        total = txn.stat(self._tables.gone)["entries"]
+        for done in walk.run():
+            yield done, total, "deleted messages"
+        self._references += walk.references
+
+    def _is_missing(self, key: bytes, path: Path) -> bool:
+        """Whether a kept message's file is gone, and not only since the snapshot: it may have come back to a mailbox."""
+        for _ in range(LOOKS):
+            if not self._with_files or path.is_file():
+                return False
+            with self._environment.begin() as now:
+                if now.get(key, db=self._tables.gone) is None:
+                    return False
+            time.sleep(LOOK_SECONDS)  # In a thread of the pool: its commit may be under way.
+        return True
 
     def _read_queue(self, txn: Transaction) -> Generator[Step, None, None]:
         check = QueueCheck(read_queue(txn, self._tables), milliseconds(self._now), self._instance, self._found)
@@ -267,7 +290,7 @@ class Check:
                 self._found(
                     "content-references",
                     f"content {digest.hex()}",
-                    f"{counted} messages, in mailboxes and queue, {references} references",
+                    f"{counted} messages, in mailboxes, queue and deleted mail, {references} references",
                 )
             living[location.segment] += HEAD.size + location.size
             self._places.append(_PLACE.pack(location.segment, location.offset, digest))

@@ -277,6 +277,7 @@ class Committer:
             txn.abort()
             raise
         group = Group(txn, self._tables, self._settings, self._now, self._tail, written, contents, self._ledger)
+        group.keeps_deleted = self._settings.undelete > 0 and not self._disk.is_full()
         try:
             failpoint("txn-begun")
             for work in batch:

@@ -31,10 +31,12 @@ from livemail.interfaces.storage import (
     Selected,
 )
 from livemail.interfaces.story import KeptStory
+from livemail.interfaces.undelete import DeletedMessage, Kept
 from livemail.mail.errors import CannotCalculate, NoSuchAccount, NoSuchMailbox, StorageFailed
 from livemail.mail.flags import SEEN
 from livemail.mail.ids import UID, AccountId, MailboxId, ModSeq, UIDSet
 from livemail.storage.lmdb.content import StoredContent
+from livemail.storage.lmdb.deleted.reading import read_deleted, read_kept
 from livemail.storage.lmdb.files.reading import FileGone, MaildirReader
 from livemail.storage.lmdb.records import (
     ACCOUNT_COUNTERS,
@@ -113,6 +115,16 @@ class Reader:
         return self._environment.begin()
 
     # ----------------------------------------------------------------------------------------------------- accounts
+
+    def kept(self, account: AccountId) -> Kept:
+        """Return how much of an account was expunged and is kept."""
+        with self._begin() as txn:
+            return read_kept(txn, self._tables, account)
+
+    def deleted(self, account: AccountId, after: bytes, limit: int) -> list[DeletedMessage]:
+        """Return an account's kept messages behind a key."""
+        with self._begin() as txn:
+            return read_deleted(txn, self._tables, account, after, limit)
 
     def account_record(self, id_: AccountId) -> AccountRecord:
         """Return an account.  Raises NoSuchAccount."""

@@ -49,6 +49,8 @@ class Tables(NamedTuple):
     imported: Any
     dom: Any
     alias: Any
+    gone: Any
+    gcnt: Any
     qmsg: Any
     qrcp: Any
     qdue: Any
@@ -63,7 +65,7 @@ def open_environment(folder: Path, settings: StorageSettings) -> tuple[Environme
         environment = lmdb.open(
             str(folder),
             map_size=settings.map_octets,
-            max_dbs=32,
+            max_dbs=64,
             max_readers=MAX_READERS,
             mode=0o600,
             lib_version=0,
@@ -112,7 +114,7 @@ def _survives_reading(folder: Path) -> bool:
 
 def read_all(folder: str) -> None:
     """Read every row."""
-    with lmdb.open(folder, readonly=True, lock=False, max_dbs=32, lib_version=0) as environment:
+    with lmdb.open(folder, readonly=True, lock=False, max_dbs=64, lib_version=0) as environment:
         with environment.begin() as txn:
             names = list(txn.cursor().iternext(values=False))  # not those of today: an older store has fewer
         for name in names:

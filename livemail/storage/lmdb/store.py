@@ -35,6 +35,7 @@ from livemail.storage.lmdb.backup.write import Backup
 from livemail.storage.lmdb.check import Check
 from livemail.storage.lmdb.committer import Committer
 from livemail.storage.lmdb.compaction import Compaction
+from livemail.storage.lmdb.deleted.purging import Purging
 from livemail.storage.lmdb.feed import ChangeFeed
 from livemail.storage.lmdb.files.account import MaildirAccount
 from livemail.storage.lmdb.files.reading import MaildirReader
@@ -140,6 +141,16 @@ class LMDBStore:
             settings.compact_dead_percent,
             self._move,
             self._in_thread,
+        )
+        self.purging = Purging(
+            self._environment,
+            self._tables,
+            self.disk,
+            settings.undelete,
+            self.maildirs.roots,
+            self.write,
+            self._in_thread,
+            now,
         )
         self.addresses = LMDBAddressBook(lambda: self.reader, self.write, self.disk)
         self._instance = int.from_bytes(os.urandom(7))
@@ -469,6 +480,7 @@ class LMDBStore:
         self._is_open = False
         self.sync.close()
         self.compaction.close()
+        self.purging.close()
         self._reader.close()
         await self._writer.close()
         if self._checks:

@@ -27,6 +27,7 @@ from livemail.interfaces.storage import (
     Stored,
 )
 from livemail.interfaces.transfer import IImportTarget, ImportItem
+from livemail.interfaces.undelete import DeletedMessage, IUndelete, Kept
 from livemail.mail.changes import Added, Change, Expunged, FlagsChanged, MailboxDeleted, MailboxRenamed, Subscribed
 from livemail.mail.errors import LimitReached, MailboxExists, NoSuchAccount, NoSuchMailbox, NotPermitted
 from livemail.mail.flags import DELETED, FlagChange
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from livemail.storage.memory.store import MemoryStore
 
 
-@implementer(IAccount, IImportTarget)
+@implementer(IAccount, IImportTarget, IUndelete)
 class MemoryAccount:
     """One session's handle on an account."""
 
@@ -126,6 +127,7 @@ class MemoryAccount:
         below = name + SEPARATOR
         if any(other.startswith(below) for other in state.by_name):
             raise NotPermitted("The mailbox has inferior mailboxes")
+        state.put_by(mailbox, mailbox.uids, self._store.seconds())
         del state.by_name[name], state.by_id[mailbox.id]
         state.publish(self, [MailboxDeleted(mailbox.id, state.next_modseq(), name)])
 
@@ -287,12 +289,38 @@ class MemoryAccount:
         chosen = [uid for uid in box.chosen(uids) if not only_deleted or box.messages[uid].row[FLAGS] & DELETED]
         if not chosen:
             return UIDSet()
+        state.put_by(box, chosen, self._store.seconds())
         expunged = self._remove(box, chosen, state.next_modseq())
         state.publish(self, [expunged])
         return expunged.uids
 
     def _remove(self, box: Mailbox, chosen: list[UID], modseq: ModSeq) -> Expunged:
         return Expunged(box.id, modseq, box.remove(modseq, chosen, self._kept.settings.expunge_rows))
+
+    # ------------------------------------------------------------------------------------------------- undelete
+
+    async def kept(self) -> Kept:
+        """How much of this account was expunged and is kept."""
+        return self._state.deleted.total()
+
+    async def deleted(self, after: bytes = b"", limit: int = 1000) -> Sequence[DeletedMessage]:
+        """The kept messages behind a key, the longest kept first."""
+        return self._state.deleted.page(after, limit)
+
+    async def undelete(self, keys: Sequence[bytes], mailbox: str) -> Sequence[tuple[bytes, UID]]:
+        """Bring messages back, all or none of those still kept."""
+        state = self._state
+        chosen = state.deleted.choose(keys)
+        if not chosen:
+            return []
+        uids, changes = state.take_back(list(chosen.values()), mailbox, self._store.seconds())
+        state.deleted.let_go(chosen)
+        state.publish(self, changes)
+        return list(zip(chosen, uids, strict=True))
+
+    async def forget_deleted(self, keys: Sequence[bytes]) -> Kept:
+        """Remove kept messages for good."""
+        return self._state.deleted.let_go(keys)
 
     # -------------------------------------------------------------------------------------------------- changes
 

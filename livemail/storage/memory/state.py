@@ -11,12 +11,14 @@ from collections.abc import Callable, Sequence
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from livemail.interfaces.storage import KEYWORDS, SIZE, AccountRecord, IChangeListener, IWatch
+from livemail.interfaces.storage import FLAGS, KEYWORDS, SIZE, AccountRecord, IChangeListener, IWatch
 from livemail.mail.changes import Added, Change, MailboxCreated
 from livemail.mail.errors import LimitReached, MailboxExists, NoSuchMailbox
+from livemail.mail.flags import DELETED
 from livemail.mail.ids import UID, MailboxId, ModSeq
 from livemail.mail.names import INBOX, SPECIAL_USE, canonical_name, superiors
 from livemail.storage.memory.content import Body
+from livemail.storage.memory.deleted import DeletedMessages, KeptMessage
 from livemail.storage.memory.mailbox import Columns, Mailbox, Message, keyword_bits, keyword_names
 from livemail.storage.memory.quota import MemoryLedger
 from livemail.storage.settings import StorageSettings
@@ -60,6 +62,7 @@ class AccountState:
         self.imported: dict[str, set[bytes]] = {}
         self.settings = settings
         self.settled = (0, 0)
+        self.deleted = DeletedMessages(record.id, settings.undelete)
         self._ledger = ledger
         self._next_uid_validity = next_uid_validity
         self._last_mailbox = 0
@@ -157,6 +160,36 @@ class AccountState:
             columns = (old[1], bits, modseq, *old[4:8], saved, *old[9:])
             uids.append(target.add(columns, message.prefix, message.body))
         return Added(target.id, modseq, tuple(uids))
+
+    def put_by(self, mailbox: Mailbox, uids: Sequence[UID], now: int) -> None:
+        """Keep messages that are about to leave a mailbox, for `livemail.interfaces.undelete`."""
+        self.deleted.put_by(mailbox, uids, now, self._ledger.limits(self).octets)
+
+    def take_back(self, kept: Sequence[KeptMessage], name: str, saved: int) -> tuple[list[UID], list[Change]]:
+        """Add kept messages to a mailbox, made when missing.  Raises OverQuota, LimitReached, InvalidName before that.
+
+        Returns their UIDs, and what is to be published.
+        """
+        messages = [each.message for each in kept]
+        self.check_quota(octets_of(messages), len(messages))
+        name = canonical_name(name)
+        names = [] if name in self.by_name else self.missing(name)
+        words = [word for each in kept for word in each.keywords]
+        if names:
+            Mailbox(MailboxId(0), name, "", 0, 0).with_keywords(words)
+        else:
+            self.by_name[name].with_keywords(words)
+            self.by_name[name].check_room(len(messages))
+        modseq = self.next_modseq()
+        changes: list[Change] = [*self.create(names, "", modseq)] if names else []
+        mailbox = self.by_name[name]
+        mailbox.keywords = mailbox.with_keywords(words)
+        uids = []
+        for message, _, keywords in kept:
+            old, bits = message.row, keyword_bits(mailbox.keywords, keywords)
+            columns = (old[FLAGS] & ~DELETED, bits, modseq, *old[4:8], saved, *old[9:])
+            uids.append(mailbox.add(columns, message.prefix, message.body))
+        return uids, [*changes, Added(mailbox.id, modseq, tuple(uids))]
 
     def file(self, name: str, body: Body, prefix: bytes, flags: int, date: int, saved: int) -> tuple[Mailbox, UID]:
         """Deliver one message, and publish it.  Raises InvalidName, LimitReached, OverQuota before anything is done."""

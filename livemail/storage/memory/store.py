@@ -206,6 +206,7 @@ class MemoryStore:
         state.is_removed = True
         state.by_name.clear()
         state.by_id.clear()
+        state.deleted.clear()
         state.publish(None, [AccountRemoved(state.next_modseq())])
 
     def _named(self, name: str) -> AccountState:

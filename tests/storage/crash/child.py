@@ -2,16 +2,19 @@
 
 Arguments: data folder, log file, seed, how many steps, the failpoint at which to die ("-" for none), how often it is passed first.
 The log gets one line per acknowledged change, written after the acknowledgement and before the next step:
-``add SUBJECT`` or ``gone SUBJECT``.
+``add SUBJECT``, ``gone SUBJECT`` or, undeleted, ``came SUBJECT``; before it ``going`` or ``back``, from where on it may be there or not.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import sys
 from pathlib import Path
+
+from msgspec import structs
 
 from livemail.interfaces.storage import Delivery
 from livemail.mail.flags import FLAGGED, FlagChange
@@ -40,12 +43,14 @@ def octets_of(subject: str) -> bytes:
     return message(subject, body=f"{subject}\r\n" * (6000 if number % 7 == 0 else 20))
 
 
-def open_store(pump: Pump, folder: str, kind: str = os.environ.get("CRASH_STORE", "lmdb")) -> LMDBStore:
-    """kind: "maildir" for accounts in Maildirs."""
+def open_store(
+    pump: Pump, folder: str, kind: str = os.environ.get("CRASH_STORE", "lmdb"), *, keeps: bool = True
+) -> LMDBStore:
+    """kind: "maildir" for accounts in Maildirs.  keeps: what is expunged can come back."""
     return pump.wait(
         LMDBStore.open(
             folder,
-            SETTINGS,
+            structs.replace(SETTINGS, undelete=SETTINGS.undelete if keeps else 0.0),
             call_from_thread=pump.call_from_thread,
             run_blocking=pump.run_blocking,
             watcher=pump,
@@ -60,7 +65,9 @@ class Work:
 
     def __init__(self, folder: str, log: str, seed: int) -> None:
         self._pump = Pump()
-        self._store = open_store(self._pump, folder)
+        # Kept contents never die: with odd seeds they come back instead, with even ones segments go.
+        self._store = open_store(self._pump, folder, keeps=bool(seed % 2))
+        self._coming: set[str] = set()
         self._log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self._random = random.Random(seed)
         self._name = f"m{seed}"
@@ -92,23 +99,44 @@ class Work:
             return
         uid = self._random.randrange(1, inbox.uid_next)
         one = UIDSet.of([uid])
-        what = self._random.randrange(4)
+        what = self._random.randrange(5)
         if what == 0:
             await self._account.store(inbox.id, one, FlagChange("add", FLAGGED, (f"k{uid % 5}",)))
         elif what == 1:
             await self._account.copy(inbox.id, one, "Archive")
             archive = await self._account.mailbox("Archive")
             await self._account.expunge(archive.id, None, only_deleted=False)
+        elif what == 2:
+            await self.undelete()
         else:
             reader = await self._account.open_content(inbox.id, uid)
             if reader is not None:
                 head = await reader.read(0, 200)
                 reader.close()
                 subject = head.partition(b"Subject: ")[2].partition(b"\r\n")[0].decode()
-                # Noted before: from here on it may be there or not.
+                if subject in self._coming:
+                    return
                 self.note(f"going {subject}")
                 await self._account.expunge(inbox.id, one, only_deleted=False)
                 self.note(f"gone {subject}")
+
+    async def undelete(self) -> None:
+        """Bring back one of ours that was in INBOX, or let the oldest go for good."""
+        kept = await self._account.deleted(limit=50)
+        if self._random.random() < 0.3:
+            await self._account.forget_deleted([each.key for each in kept[:1]])
+            return
+        for each in kept:
+            found = re.search(rb"m\d+-\d+", each.envelope)
+            assert found is not None
+            subject = found[0].decode()
+            if each.mailbox == "INBOX" and subject.startswith(self._name + "-") and subject not in self._coming:
+                self._coming.add(subject)
+                self.note(f"back {subject}")
+                if await self._account.undelete([each.key], "INBOX"):
+                    self.note(f"came {subject}")
+                self._coming.discard(subject)
+                return
 
     def round(self) -> None:
         works = [self.change() if self._random.random() < 0.4 else self.add() for _ in range(IN_FLIGHT)]

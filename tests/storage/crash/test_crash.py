@@ -70,13 +70,10 @@ def compare(folder: Path) -> int:
         subject = subject_of(octets)
         assert octets[len(PREFIX) :] == octets_of(subject)
         found[subject] += 1
-    added, going, gone = set(), set(), set()
-    for line in (folder / "log").read_text().splitlines():
-        what, subject = line.split()
-        {"add": added, "going": going, "gone": gone}[what].add(subject)
+    last = dict(reversed(line.split()) for line in (folder / "log").read_text().splitlines())
     assert {subject for subject, count in found.items() if count > 1} == set()
-    assert added - going - found.keys() == set()
-    assert gone & found.keys() == set()
+    assert {subject for subject, what in last.items() if what in {"add", "came"}} - found.keys() == set()
+    assert {subject for subject, what in last.items() if what == "gone"} & found.keys() == set()
     assert list((folder / "data" / "store" / "spool").iterdir()) == []
     return len(contents)
 

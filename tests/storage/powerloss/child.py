@@ -1,7 +1,7 @@
 """A store at work, for the recorder: deliveries, flags, moves, expunges, compaction and the queue at random, several at once.
 
 Arguments: data folder, seed, rounds, "lmdb" or "maildir", what is broken ("-" for nothing), file of acknowledgements.  It gets a line of JSON for each:
-before what is irrevocable once begun (``moving``, ``going``, ``settling``), and after what was acknowledged.
+before what is irrevocable once begun (``moving``, ``going``, ``back``, ``settling``), and after what was acknowledged.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ class Work:
         (record,) = self._pump.wait(self._store.add_accounts([("a@localhost", "")]))
         self._account = self._pump.wait(self._store.account(record.id))
         self._inbox = self._pump.wait(self._account.mailbox("INBOX")).id
+        self._gone: list[str] = []
         self._free: dict[str, int] = {}
         """UID by subject of what lies in INBOX and nothing works on."""
         self._made = 0
@@ -83,6 +84,22 @@ class Work:
                 self.note("going", subject=subject)
                 await self._account.expunge(self._inbox, one, only_deleted=False)
                 self.note("gone", subject=subject)
+                self._gone.append(subject)
+
+    async def undelete(self) -> None:
+        """Bring back one that was expunged, or let the oldest go for good."""
+        if not self._gone:
+            return
+        kept = await self._account.deleted()
+        subject = self._gone.pop(self._random.randrange(len(self._gone)))
+        key = next(each.key for each in kept if f'"{subject}"'.encode() in each.envelope)
+        if self._random.random() < 0.3:
+            await self._account.forget_deleted([key])
+            return
+        self.note("back", subject=subject)
+        ((_, uid),) = await self._account.undelete([key], "INBOX")
+        self.note("came", subject=subject, uid=uid)
+        self._free[subject] = uid
 
     async def accept(self) -> None:
         self._made += 1
@@ -120,6 +137,8 @@ class Work:
         ]
         if self._random.random() < 0.5:
             steps += [self.accept, self.run]
+        if self._random.random() < 0.3:
+            steps.append(self.undelete)
         if self._random.random() < 0.3:
             steps.append(self.compact)
         self._pump.gather([step() for step in steps])

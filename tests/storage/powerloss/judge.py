@@ -106,6 +106,10 @@ def _messages(found: Mapping[str, tuple[str, Any, tuple[str, ...]]], lines: Sequ
                 del places[line["subject"]]
             case "gone":
                 gone.add(line["subject"])
+            case "back":
+                gone.discard(line["subject"])
+            case "came":
+                places[line["subject"]] = ("INBOX", line["uid"])
             case "flag":
                 flags.append(line)
     for subject, place in places.items():

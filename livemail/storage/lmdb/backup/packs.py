@@ -9,9 +9,10 @@ in between after it: what is missing then was removed while the backup was made.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 from pathlib import Path
 from struct import Struct
@@ -19,6 +20,8 @@ from typing import Final
 
 from livemail.interfaces.backup import BackupFailed
 from livemail.storage.lmdb.backup.manifest import Stored, digest_of
+from livemail.storage.lmdb.deleted.records import KEY as DELETED_KEY
+from livemail.storage.lmdb.deleted.records import DeletedRow, RowDamaged
 from livemail.storage.lmdb.files.reading import FileGone, MaildirReader
 from livemail.storage.lmdb.files.records import unpack_file
 from livemail.storage.lmdb.records import MESSAGE_KEY
@@ -74,6 +77,7 @@ def _files(environment: Environment, tables: Tables, known: set[bytes]) -> Itera
         return
     with environment.begin() as txn:
         rows = [(key, unpack_file(row)) for key, row in txn.cursor(tables.file).iternext()]
+        kept = list(kept_files(txn.cursor(tables.gone).iternext()))
     for message_key, file in rows:
         account, mailbox, _ = MESSAGE_KEY.unpack(message_key)
         key = file_key(account, mailbox, file.base)
@@ -88,6 +92,21 @@ def _files(environment: Environment, tables: Tables, known: set[bytes]) -> Itera
                 continue
         known.add(key)
         yield key, octets
+    for account, mailbox, name in kept:
+        key = file_key(account, mailbox, name)
+        if key not in known:
+            with contextlib.suppress(FileGone):
+                yield key, reader.raw_kept(account, name)
+
+
+def kept_files(rows: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[int, int, str]]:
+    """Yield account, mailbox and file name of the messages that were expunged and are kept in Maildirs.  rows: of ``gone``."""
+    for key, row in rows:
+        with contextlib.suppress(RowDamaged):
+            name = DeletedRow.unpack(row).head.file
+            if name:
+                account, _, mailbox, _ = DELETED_KEY.unpack(key)
+                yield account, mailbox, name
 
 
 def read_pack(path: Path) -> Iterator[tuple[bytes, bytes]]:

@@ -7,6 +7,7 @@ beside the running server, each once however often it is asked for.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -26,11 +27,12 @@ from livemail.storage.lmdb.backup.manifest import (
     read_manifest,
     sync,
 )
-from livemail.storage.lmdb.backup.packs import file_key, read_pack
+from livemail.storage.lmdb.backup.packs import file_key, kept_files, read_pack
 from livemail.storage.lmdb.backup.sealing import Keys
+from livemail.storage.lmdb.deleted.records import FOLDER
 from livemail.storage.lmdb.files.records import unpack_file
 from livemail.storage.lmdb.folder import SHARD, Meta
-from livemail.storage.lmdb.records import MAILBOX_KEY, MESSAGE_KEY, unpack_mailbox
+from livemail.storage.lmdb.records import MAILBOX_KEY, MESSAGE_KEY, U32, unpack_mailbox
 from livemail.storage.lmdb.segments import segment_path
 from livemail.storage.maildir.folders import make_folder
 from livemail.storage.maildir.names import folder_name
@@ -169,7 +171,7 @@ def _wanted_files(shard: Path, data: Path) -> dict[bytes, Path]:
     """Return where each message's file belongs, and make the folders.  Raises BackupFailed when one is in the way."""
     wanted: dict[bytes, Path] = {}
     folders: dict[bytes, Path] = {}
-    with lmdb.open(str(shard), readonly=True, lock=False, max_dbs=32, lib_version=0) as index, index.begin() as txn:
+    with lmdb.open(str(shard), readonly=True, lock=False, max_dbs=64, lib_version=0) as index, index.begin() as txn:
         tables = {name: index.open_db(name, txn=txn, create=False) for name in (b"mroot", b"mbox", b"file")}
         roots = dict(txn.cursor(tables[b"mroot"]).iternext())
         for root in roots.values():
@@ -185,4 +187,10 @@ def _wanted_files(shard: Path, data: Path) -> dict[bytes, Path]:
             account, mailbox, _ = MESSAGE_KEY.unpack(key)
             file = unpack_file(row)
             wanted[file_key(account, mailbox, file.base)] = folders[MAILBOX_KEY.pack(account, mailbox)] / file.name
+        with contextlib.suppress(lmdb.NotFoundError):  # a backup of an older livemail
+            gone = index.open_db(b"gone", txn=txn, create=False)
+            for account, mailbox, name in kept_files(txn.cursor(gone).iternext()):
+                waiting = data / os.fsdecode(roots[U32.pack(account)]) / FOLDER
+                waiting.mkdir(0o700, parents=True, exist_ok=True)
+                wanted[file_key(account, mailbox, name)] = waiting / name
     return wanted

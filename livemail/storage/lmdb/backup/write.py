@@ -194,7 +194,7 @@ class Backup:
     @staticmethod
     def _read_snapshot(path: Path) -> tuple[list[tuple[int, int]], int, int]:
         """Return (number, octets) of the segments, and how many accounts and messages there are."""
-        with lmdb.open(str(path), subdir=False, readonly=True, lock=False, max_dbs=32, lib_version=0) as copy:
+        with lmdb.open(str(path), subdir=False, readonly=True, lock=False, max_dbs=64, lib_version=0) as copy:
             tables = {name: copy.open_db(name, create=False) for name in (b"seg", b"meta", b"acct", b"msg")}
             with copy.begin() as txn:
                 segments = {

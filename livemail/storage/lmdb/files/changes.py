@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from livemail.mail.content import Content
+from livemail.storage.lmdb.deleted.records import FOLDER
+from livemail.storage.lmdb.deleted.records import file_name as kept_name
 from livemail.storage.lmdb.files.effects import Effects
 from livemail.storage.lmdb.files.records import File, base_key, unpack_file
 from livemail.storage.lmdb.records import MESSAGE_KEY, U32, Message
@@ -180,6 +182,48 @@ class MaildirFiles:
             if found is not None:
                 self._effects.remove(folder / found.name, folder / "tmp")
             self._forget(mailbox, uid, found or self._known(mailbox, uid))
+
+    def put_by(self, mailbox: MailboxState, uid: int, key: bytes, *, folder_goes: bool) -> File | None:
+        """Put a message's file where kept messages wait; None when it is gone.
+
+        key: of ``gone``.  folder_goes: the mailbox's is removed next, and gets no stamp.  Raises OSError.
+        """
+        if not folder_goes:
+            self._begin(mailbox)
+        found = self._find(mailbox, uid)
+        self._forget(mailbox, uid, found or self._known(mailbox, uid))
+        if found is None:
+            return None
+        waiting = self.root / FOLDER
+        if not waiting.is_dir():
+            waiting.mkdir(0o700)
+            self._effects.made(waiting)
+        name = kept_name(key, found.base)
+        try:
+            self._effects.rename(self.folder(mailbox) / found.name, waiting / name)
+        except FileNotFoundError:
+            return None  # Somebody has removed it this instant.
+        return File(name, found.is_raw)
+
+    def has_put_by(self, name: str) -> bool:
+        """Whether a kept message's file is there."""
+        return (self.root / FOLDER / name).is_file()
+
+    def take_back(self, mailbox: MailboxState, uid: int, name: str, flags: int, keywords: int, *, is_raw: bool) -> None:
+        """A kept message is in a mailbox again.  Raises OSError."""
+        self._begin(mailbox)
+        mark = name.partition(",")
+        base = f"{self._group.now}.{self._unique()}.{_HOST}{mark[1]}{mark[2]}"
+        letters = write_letters(flags, self._letters(mailbox, keywords))
+        new = f"cur/{file_name(base, letters)}" if letters else f"new/{base}"
+        # A second name first: if the group does not happen, its row still has its file.
+        self._effects.link(self.root / FOLDER / name, self.folder(mailbox) / new)
+        self._effects.remove_later(self.root / FOLDER / name)
+        self._write(mailbox, uid, File(new, is_raw))
+
+    def drop_put_by(self, name: str) -> None:
+        """Remove a kept message's file."""
+        self._effects.remove_later(self.root / FOLDER / name)
 
     def forget(self, mailbox: MailboxState, uids: Iterable[int]) -> None:
         """Remove the rows of messages whose files are gone already."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from hashlib import blake2b
+from pathlib import Path
 
 from livemail.mail.errors import StorageFailed
 from livemail.storage.lmdb.files.reading import FileGone, MaildirReader
@@ -27,6 +28,10 @@ class FileCheck:
         self._found = found
         self._reader = MaildirReader(environment, tables)
         self.keys: list[bytes] = []
+
+    def root(self, account: int) -> Path | None:
+        """Return the folder of an account in a Maildir, None for one in segments."""
+        return self._reader.root(account)
 
     def takes(self, txn: Transaction, key: bytes) -> bool:
         """Look at a message's rows; False for one whose content lies in a segment.  key: of its row."""

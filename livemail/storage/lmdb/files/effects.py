@@ -57,6 +57,10 @@ class Effects:
         self.rename(path, gone)
         self._finish.append(lambda: remove(gone))
 
+    def remove_later(self, path: Path) -> None:
+        """Remove a file once the group is durable, which leaves it to whoever sweeps the folder if that fails."""
+        self._finish.append(lambda: remove(path))
+
     def flush(self) -> None:
         """Bring the folders to disk.  Raises OSError."""
         for folder in self._folders:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from livemail.mail.errors import StorageFailed
+from livemail.storage.lmdb.deleted.records import FOLDER
 from livemail.storage.lmdb.files.records import File, unpack_file
 from livemail.storage.lmdb.records import MAILBOX_KEY, MESSAGE_KEY, Message, unpack_mailbox
 from livemail.storage.lmdb.rows import Transaction
@@ -41,6 +42,10 @@ class MaildirReader:
         """Whether there is an account in a Maildir."""
         return bool(self._roots)
 
+    def roots(self) -> list[Path]:
+        """Return the folders of all accounts in Maildirs."""
+        return list(self._roots.values())
+
     def root(self, account: int) -> Path | None:
         """Return an account's folder; None for one whose messages lie in segments."""
         return self._roots.get(account)
@@ -71,6 +76,20 @@ class MaildirReader:
     def raw(self, txn: Transaction, folder: Path, key: bytes) -> bytes:
         """Return a message's file as it lies there.  Raises FileGone, StorageFailed."""
         fd, _ = self._open(txn, folder, key)
+        try:
+            return b"".join(file_chunks(fd))
+        finally:
+            os.close(fd)
+
+    def raw_kept(self, account: int, name: str) -> bytes:
+        """Return the file of a message that was expunged and is kept.  Raises FileGone, StorageFailed."""
+        path = self._roots[account] / FOLDER / name
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            raise FileGone from None
+        except OSError as error:
+            raise StorageFailed(reason=f"{path}: {error.strerror}") from error
         try:
             return b"".join(file_chunks(fd))
         finally:

@@ -13,6 +13,7 @@ from livemail.mail.changes import AccountRemoved
 from livemail.mail.errors import AccountExists, LimitReached, MailError, NoSuchAccount
 from livemail.mail.ids import AccountId
 from livemail.mail.names import INBOX, SPECIAL_USE
+from livemail.storage.lmdb.deleted.keeping import let_go_all
 from livemail.storage.lmdb.operations.group import Group
 from livemail.storage.lmdb.operations.mailboxes import make_mailbox
 from livemail.storage.lmdb.operations.messages import remove_all
@@ -99,6 +100,7 @@ class RemoveAccount:
         for mailbox in group.all_mailboxes(account.id):
             remove_all(group, account, mailbox)
             group.forget_mailbox(mailbox)
+        let_go_all(group, account.id)
         files = group.files_of(account.id)
         if files is not None:
             files.remove_account(key)

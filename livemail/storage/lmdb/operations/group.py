@@ -171,7 +171,7 @@ class Group:
         """now: seconds since the epoch.  written: contents that lie in segments, flushed, and wait for a reference.
 
         contents: what the operations bring, by digest.  filed: (account, mailbox, uid) of the new messages by their content's digest.
-        ledger: what may be held; it was told of the transaction.
+        ledger: what may be held; it was told of the transaction.  keeps_deleted: what is expunged stays for a while.
         """
         self.txn = txn
         self.tables = tables
@@ -182,6 +182,7 @@ class Group:
         self.events: list[Event] = []
         self.used: set[bytes] = set()
         self.removed_segments: list[int] = []
+        self.keeps_deleted = False
         self.filed: dict[bytes, list[tuple[int, int, int]]] = {}
         self.effects = Effects()
         self.before_commit: list[Callable[[], object]] = []

@@ -135,7 +135,7 @@ class DeleteMailbox:
         if any(box.record.name.startswith(below) for box in group.all_mailboxes(self._account)):
             raise NotPermitted("The mailbox has inferior mailboxes: delete those first")
         modseq = group.next_modseq(account)
-        remove_all(group, account, mailbox)
+        remove_all(group, account, mailbox, keep=True)
         files = group.files_of(account.id)
         if files is not None:
             files.remove_mailbox(mailbox)

@@ -10,6 +10,7 @@ from livemail.mail.changes import Added, Expunged, FlagsChanged
 from livemail.mail.errors import LimitReached
 from livemail.mail.flags import DELETED, SEEN, FlagChange
 from livemail.mail.ids import AccountId, MailboxId, UIDSet
+from livemail.storage.lmdb.deleted.keeping import put_by
 from livemail.storage.lmdb.operations.group import AccountState, Group, MailboxState, has_uids_for
 from livemail.storage.lmdb.operations.keywords import assign_keywords, keyword_bits, translate_keywords
 from livemail.storage.lmdb.records import (
@@ -278,34 +279,49 @@ class Expunge:
             rows, _ = walk.take(group.txn, group.tables.msg, mailbox.key, mailbox.uid_next - 1, SLICE)
             if self._only_deleted:
                 rows = [row for row in rows if row[FLAGS_AT] & DELETED]
-            removed += remove_rows(group, account, mailbox, rows)
+            removed += remove_rows(group, account, mailbox, rows, keep=True)
         uids = UIDSet.of(removed)
         if removed:
             note_expunged(group, account, mailbox, group.next_modseq(account), uids)
         return uids
 
 
-def remove_all(group: Group, account: AccountState, mailbox: MailboxState) -> None:
-    """Remove every message of a mailbox that goes itself: no log, no event."""
+def remove_all(group: Group, account: AccountState, mailbox: MailboxState, *, keep: bool = False) -> None:
+    """Remove every message of a mailbox that goes itself: no log, no event.  keep: as `remove_rows`."""
     walk = Walk([(1, mailbox.uid_next)])
     while not walk.is_done:
         rows, _ = walk.take(group.txn, group.tables.msg, mailbox.key, mailbox.uid_next, SLICE)
-        remove_rows(group, account, mailbox, rows, files_stay=True)
+        remove_rows(group, account, mailbox, rows, files_stay=True, keep=keep)
 
 
 def remove_rows(
-    group: Group, account: AccountState, mailbox: MailboxState, rows: Sequence[bytes], *, files_stay: bool = False
+    group: Group,
+    account: AccountState,
+    mailbox: MailboxState,
+    rows: Sequence[bytes],
+    *,
+    files_stay: bool = False,
+    keep: bool = False,
 ) -> list[int]:
-    """Remove rows and contents; return the UIDs.  files_stay: their folder goes as a whole, or they are gone already."""
+    """Remove rows and contents; return the UIDs.
+
+    files_stay: their folder goes as a whole, or they are gone already.  keep: they are kept for a while, if that is done and the
+    disk has room.
+    """
     if not rows:
         return []
     messages = [Message.unpack(row) for row in rows]
+    is_kept = keep and group.keeps_deleted
+    if is_kept:
+        put_by(group, account, mailbox, messages, rows, folder_goes=files_stay)
     for message in messages:
         key = MESSAGE_KEY.pack(account.id, mailbox.id, message.uid)
         group.txn.delete(key, db=group.tables.msg)
         group.txn.delete(key, db=group.tables.cache)
     files = group.files_of(account.id)
-    if files is not None:
+    if is_kept:
+        pass
+    elif files is not None:
         drop = files.forget if files_stay else files.remove
         drop(mailbox, [message.uid for message in messages])
     else:

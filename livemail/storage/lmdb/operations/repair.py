@@ -11,6 +11,7 @@ same walk is the plan that ``--dry-run`` prints and the work that is done.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +21,8 @@ from livemail.mail.errors import StorageFailed
 from livemail.mail.flags import DELETED, SEEN
 from livemail.mail.message.scanner import scan
 from livemail.mail.names import INBOX
+from livemail.storage.lmdb.deleted.check import DeletedWalk, where_of
+from livemail.storage.lmdb.deleted.records import TOTALS
 from livemail.storage.lmdb.operations.deliveries import Scanned, prepare
 from livemail.storage.lmdb.operations.group import Group
 from livemail.storage.lmdb.queue import read_queue
@@ -91,6 +94,7 @@ class Planner:
         self._txn = txn
         self._tables = tables
         self._segments = SegmentReader(segments)
+        self._data = segments.parents[2]
         self._now = now
         self._others = queue_references(txn, tables, now)
         self._references: Counter[bytes] = Counter()
@@ -109,6 +113,7 @@ class Planner:
             self._walk_mailboxes()
             self._walk_messages()
             self._walk_caches()
+            self._walk_deleted()
             self._walk_contents()
             self._finish_counters()
         finally:
@@ -259,6 +264,41 @@ class Planner:
                 self._fix(
                     "cache-row", f"cache {key.hex()}", "it belongs to no message and is removed", ("cache", key, None)
                 )
+
+    def _walk_deleted(self) -> None:
+        """Kept messages: rows nothing can come back from go, the counters follow."""
+        txn, tables = self._txn, self._tables
+        found: dict[str, tuple[str, str]] = {}
+        walk = DeletedWalk(
+            txn,
+            tables,
+            self._root,
+            lambda _, path: not path.is_file(),
+            lambda kind, where, detail: found.update({where: (kind, detail)}),
+        )
+        for _ in walk.run():
+            pass
+        for key, octets in walk.bad.items():
+            if key[:4] in walk.totals and octets:
+                messages, before = walk.totals[key[:4]]
+                walk.totals[key[:4]] = (messages - 1, before - octets)
+            kind, detail = found[where_of(key)]
+            self._fix(kind, where_of(key), f"{detail}; it is removed from what can be undeleted", ("gone", key, None))
+        self._references += walk.references
+        said = dict(txn.cursor(tables.gcnt).iternext())
+        for key in said.keys() - {key for key, (messages, _) in walk.totals.items() if messages}:
+            where = f"account {U32.unpack(key)[0]}"
+            self._fix("deleted-counters", where, "nothing is kept of it", ("gcnt", key, None))
+        for key, totals in walk.totals.items():
+            if totals[0] and said.get(key) != TOTALS.pack(*totals):
+                what = f"{totals[0]} messages, {totals[1]} octets are kept"
+                self._fix(
+                    "deleted-counters", f"account {U32.unpack(key)[0]}", what, ("gcnt", key, TOTALS.pack(*totals))
+                )
+
+    def _root(self, account: int) -> Path | None:
+        root = self._txn.get(U32.pack(account), db=self._tables.mroot)
+        return self._data / os.fsdecode(root) if root is not None else None
 
     def _walk_contents(self) -> None:
         living: Counter[int] = Counter()
