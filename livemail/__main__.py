@@ -63,6 +63,7 @@ from livemail.admin.operations import (
     Refused,
 )
 from livemail.admin.transfers import Transfers
+from livemail.admin.undelete import Undeletes
 from livemail.alone import filter_operation
 from livemail.auth.passwords import Passwords
 from livemail.config import EX_CONFIG, Config, ConfigError, data_folder, load, local_profile, show, verdict
@@ -205,7 +206,9 @@ class Target:
                 moves = Transfers(store, directory.local_domains, threads.blocking, os.cpu_count() or 1)
                 repairs = Mending(store, is_serving=False)
                 backups = Backups(store, directory.local_domains, threads.blocking)
-                for name, function in (moves.operations() | backups.operations() | repairs.operations()).items():
+                undeletes = Undeletes(store, directory.local_domains, time.time)
+                more = moves.operations() | backups.operations() | repairs.operations() | undeletes.operations()
+                for name, function in more.items():
                     operations.add(name, function)
                 return threads.wait(operations.perform(operation, arguments, progress))
             finally:

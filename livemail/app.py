@@ -40,6 +40,7 @@ from livemail.admin.filters import FilterOperations
 from livemail.admin.mending import Mending
 from livemail.admin.operations import Operations, Refused
 from livemail.admin.transfers import Transfers
+from livemail.admin.undelete import Undeletes
 from livemail.auth.authenticator import Authenticator
 from livemail.auth.cache import VerifiedCache
 from livemail.auth.checker import DirectoryChecker
@@ -175,6 +176,7 @@ def wire(
     operations.add("message.explain", Explain(store))
     more = transfers(config, store, directory, threads).operations()
     more |= Mending(store, is_serving=True).operations()
+    more |= Undeletes(store, directory.local_domains, outside.now).operations()
     more |= Backups(store, directory.local_domains, threads.blocking).operations()
     for name, function in more.items():
         operations.add(name, function)

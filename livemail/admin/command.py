@@ -180,6 +180,9 @@ def _account_show(arguments: argparse.Namespace, target: Target) -> int:
         for box in account["mailboxes"]
     ]
     lines += [f"  {line}" for line in quota_lines(account.get("quota", ()))]
+    kept = account.get("deleted")
+    if kept and kept["messages"]:
+        lines.append(f"  {counted(kept['messages'], 'deleted message')} can come back, {kept['octets']:,} octets")
     say(arguments, account, "\n".join(lines))
     return 0
 

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from livemail.interfaces.quota import IQuotaStore
 from livemail.interfaces.storage import AccountRecord, IMailStore, Progress
+from livemail.interfaces.undelete import IUndelete
 from livemail.mail.address import MAX_DOMAIN_OCTETS, MAX_LOCAL_PART_OCTETS
 from livemail.mail.domains import domain_key
 from livemail.mail.errors import AccountExists, MailError, NoSuchAccount
@@ -189,6 +190,9 @@ class Operations:
             for box in listed.mailboxes
         ]
         told = {**_told(record), "mailboxes": mailboxes}
+        kept = IUndelete(account, None)
+        if kept is not None:
+            told["deleted"] = msgspec.to_builtins(await kept.kept())
         store = IQuotaStore(self._store, None)
         if store is not None:
             told["quota"] = msgspec.to_builtins(list(await store.quotas(record.name)))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from livemail.mail.message.decoding import decode_text, decode_words
 from livemail.mail.message.fields import header_values, select_fields
 from livemail.mail.message.outline import outline
+from livemail.mail.message.quoting import Value, nstring, read_value
 from livemail.mail.message.scanner import Limits, Scanner, scan
 from livemail.mail.message.sections import section_range
 from livemail.mail.message.structure import basic_body
@@ -27,12 +30,27 @@ def fuzz_one(data: bytes) -> None:
     assert (known.message_id, known.received_count) == (summary.message_id, summary.received_count)
     assert (known.has_bare_newline, known.has_8bit) == (summary.has_bare_newline, summary.has_8bit)
     basic_body(summary.structure)
+    envelope = read_value(summary.envelope)
+    assert isinstance(envelope, list)
+    assert len(envelope) == 10
+    assert _rendered(envelope) == summary.envelope
+    read_value(summary.structure)
+    with contextlib.suppress(ValueError):
+        read_value(data)
     header = data[: summary.header_size]
     select_fields(header, frozenset((b"subject", b"to")))
     for value in header_values(header, b"subject"):
         decode_words(value)
     root = decode_parts(summary.parts)
     _walk(root, (), root, data)
+
+
+def _rendered(value: Value) -> bytes:
+    if isinstance(value, list):
+        # Addresses stand one behind the other; everything else behind a space.
+        between = b"" if value and isinstance(value[0], list) else b" "
+        return b"(%b)" % between.join(map(_rendered, value))
+    return nstring(value)
 
 
 def _walk(root: Part, path: tuple[int, ...], part: Part, data: bytes) -> None:

@@ -8,6 +8,7 @@ octets of the message keep it.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 NIL: Final = b"NIL"
@@ -31,3 +32,45 @@ def string(value: bytes) -> bytes:
 def nstring(value: bytes | None) -> bytes:
     """Render a string or, for None, NIL."""
     return NIL if value is None else string(value)
+
+
+Value = bytes | None | list["Value"]
+"""A string, NIL, or a parenthesised list."""
+
+_ATOM: Final = re.compile(rb"[^ ()\"]+")
+_QUOTED: Final = re.compile(rb'"((?:[^"\\]|\\.)*)"', re.DOTALL)
+_ESCAPED: Final = re.compile(rb"\\(.)", re.DOTALL)
+_LITERAL: Final = re.compile(rb"\{([0-9]+)\}\r\n")
+MAX_NESTING: Final = 100
+
+
+def read_value(octets: bytes) -> Value:
+    """Read one value as ENVELOPE and BODYSTRUCTURE are rendered.  Raises ValueError for anything else."""
+    value, end = _read(octets, 0, 0)
+    if end != len(octets):
+        raise ValueError(f"something stands behind the value, at octet {end}")
+    return value
+
+
+def _read(octets: bytes, at: int, depth: int) -> tuple[Value, int]:
+    first = octets[at : at + 1]
+    if first == b"(":
+        if depth == MAX_NESTING:
+            raise ValueError(f"lists are nested deeper than {MAX_NESTING}")
+        at += 1
+        values: list[Value] = []
+        while octets[at : at + 1] != b")":
+            value, at = _read(octets, at + (octets[at : at + 1] == b" "), depth + 1)
+            values.append(value)
+        return values, at + 1
+    if first == b'"' and (match := _QUOTED.match(octets, at)):
+        return _ESCAPED.sub(rb"\1", match[1]), match.end()
+    if first == b"{" and (match := _LITERAL.match(octets, at)):
+        end = match.end() + int(match[1])
+        if end > len(octets):
+            raise ValueError(f"the literal at octet {at} is cut short")
+        return octets[match.end() : end], end
+    match = _ATOM.match(octets, at)
+    if match is None:
+        raise ValueError(f"no value at octet {at}")
+    return (None if match[0] == NIL else match[0]), match.end()

@@ -85,6 +85,7 @@ class LMDBStore:
     """One open store.  Made by `open`."""
 
     capabilities = frozenset({"condstore", "objectid", "single-instance", "keywords"})
+    _when_idle: Deferred[None] | None
 
     def __init__(
         self,
@@ -142,22 +143,12 @@ class LMDBStore:
             self._move,
             self._in_thread,
         )
-        self.purging = Purging(
-            self._environment,
-            self._tables,
-            self.disk,
-            settings.undelete,
-            self.maildirs.roots,
-            self.write,
-            self._in_thread,
-            now,
-        )
+        self.purging = self._purging()
         self.addresses = LMDBAddressBook(lambda: self.reader, self.write, self.disk)
+        self._is_open = True
         self._instance = int.from_bytes(os.urandom(7))
         self.queue = LMDBQueue(self, self._environment, self._tables, now, self._instance, settings.queue_recipients)
-        self._is_open = True
-        self._checks = 0
-        self._when_idle: Deferred[None] | None = None
+        self._checks, self._when_idle = 0, None
         if settings.writer == "thread":
             committer = Committer(
                 self._environment, self._tables, tail, settings, self.disk, reserve, self._quotas, folder.hash_key
@@ -167,6 +158,18 @@ class LMDBStore:
             assert watcher is not None, "a writer process is served by a watcher"
             carrier = self._writer_process(tail, settings, watcher)
         self._writer = Writer(carrier, settings, now, after_turn or call_from_thread, self._answered)
+
+    def _purging(self) -> Purging:
+        return Purging(
+            self._environment,
+            self._tables,
+            self.disk,
+            self._settings.undelete,
+            self.maildirs.roots,
+            self.write,
+            self._in_thread,
+            self._now,
+        )
 
     def _writer_process(self, tail: Tail, settings: StorageSettings, watcher: IWatcher) -> WriterProcess:
         folder = self._folder
