@@ -78,6 +78,7 @@ def test_the_octets_stay_while_the_queue_needs_them_whoever_else_lets_go(queue, 
     id_ = queue.accept("b@b.example", octets=octets)
     rig.deliver(account, octets=octets)
     rig.wait(account.expunge(rig.info(account).id, None, only_deleted=False))
+    rig.wait(account.forget_deleted([each.key for each in rig.wait(account.deleted())]))
     assert queue.read(id_) == octets
     queue.settle(queue.claim()[0], "delivered")
     assert queue.message(id_) is None
