@@ -11,7 +11,7 @@ Version 1 (Dovecot 1.0): ``1 <uidvalidity> <next uid>`` and ``<uid> <file name>`
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -43,6 +43,16 @@ def read_uidlist(folder: Path) -> UIDList | None:
 
 def parse_uidlist(lines: Iterable[bytes]) -> UIDList:
     """Parse the lines of a list; a line that is none ends it.  Raises ValueError when the first is no head."""
+    uid_validity, uid_next, entries = walk_uidlist(lines)
+    uids = dict(entries)
+    return UIDList(uid_validity, max(uid_next, next(reversed(uids.values()), 0) + 1), uids)
+
+
+def walk_uidlist(lines: Iterable[bytes]) -> tuple[int, int, Iterator[tuple[str, int]]]:
+    """Return UIDVALIDITY, the next UID as the head says it, and the entries: base and UID, UIDs ascending, read as they are asked for.
+
+    Raises ValueError when the first line is no head.
+    """
     rest = iter(lines)
     head = next(rest, b"").split()
     version = head[0] if head else b""
@@ -55,17 +65,19 @@ def parse_uidlist(lines: Iterable[bytes]) -> UIDList:
         raise ValueError("not a dovecot-uidlist")
     if not 0 < validity <= MAX_UID or not 0 < following <= MAX_UID:
         raise ValueError("impossible UIDVALIDITY or next UID")
-    uids: dict[str, int] = {}
+    return validity, following, _entries(rest, version)
+
+
+def _entries(lines: Iterable[bytes], version: bytes) -> Iterator[tuple[str, int]]:
     last = 0
-    for line in rest:
+    for line in lines:
         number, _, name = line.rstrip(b"\n").partition(b" ")
         if version == b"3":
             name = name[1:] if name.startswith(b":") else name.partition(b" :")[2]
         if not number.isdigit() or len(number) > 10 or not last < int(number) <= MAX_UID or not name:
             break
         last = int(number)
-        uids[split_name(name.decode("utf-8", "surrogateescape"))[0]] = last
-    return UIDList(validity, max(following, last + 1), uids)
+        yield split_name(name.decode("utf-8", "surrogateescape"))[0], last
 
 
 def render_uidlist(uid_validity: int, uid_next: int, files: Iterable[tuple[int, str, int]]) -> Iterable[bytes]:

@@ -9,6 +9,7 @@ import os
 import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -211,7 +212,7 @@ class MboxSource:
             raise SourceError(f'{self._path} holds no mbox: no file in it begins with a "From " line')
         return found
 
-    def messages(self, mailbox: SourceMailbox, known: frozenset[bytes]) -> Iterator[SourceMessage | Skipped]:
+    def messages(self, mailbox: SourceMailbox, known: AbstractSet[bytes]) -> Iterator[SourceMessage | Skipped]:
         """In the file's order.  Which are known only their octets tell."""
         where = f"{self._path}/{mailbox.path}" if mailbox.path else str(self._path)
         try:
@@ -249,7 +250,7 @@ class EmlSource:
             raise SourceError(f"{self._path} holds no file whose name ends with .eml")
         return [SourceMailbox(folder or "INBOX", folder, "", len(files)) for folder, files in self._files.items()]
 
-    def messages(self, mailbox: SourceMailbox, known: frozenset[bytes]) -> Iterator[SourceMessage | Skipped]:
+    def messages(self, mailbox: SourceMailbox, known: AbstractSet[bytes]) -> Iterator[SourceMessage | Skipped]:
         """In the order of their names."""
         for path in self._files[mailbox.path]:
             id_ = short_id(path.encode("utf-8", "surrogateescape"))

@@ -13,6 +13,7 @@ import re
 import ssl
 import time
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -181,7 +182,7 @@ class IMAPSource:
 
     # -------------------------------------------------------------------------------------------------- messages
 
-    def messages(self, mailbox: SourceMailbox, known: frozenset[bytes]) -> Iterator[SourceMessage | Skipped]:
+    def messages(self, mailbox: SourceMailbox, known: AbstractSet[bytes]) -> Iterator[SourceMessage | Skipped]:
         """By UID, ascending.  A connection that breaks is opened again where it stopped, once a message."""
         self._ask("select", _quoted(mailbox.path.encode("latin-1")), True)
         validity = mailbox.uid_validity

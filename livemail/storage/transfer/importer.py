@@ -7,6 +7,7 @@ refused as a whole (a keyword too many, a quota) is tried message by message, so
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 import msgspec
@@ -95,7 +96,7 @@ class Importer:
 
     async def _mailbox(self, source: Source, mailbox: SourceMailbox) -> None:
         key = f"{source.name} {mailbox.path} {self._options.again}"
-        known = await self._target.imported(key)
+        known = set(await self._target.imported(key))
         if mailbox.count >= 0:  # such a source leaves out what is known
             self._seen += min(len(known), mailbox.count)
             self.report.known += min(len(known), mailbox.count)
@@ -105,7 +106,7 @@ class Importer:
         while (batch := await reading) is not None:
             reading = self._run_blocking(self._read, steps, known)
             if batch:
-                known |= {one.message.id for one in batch}
+                known.update(one.message.id for one in batch)
                 try:
                     await self._commit(key, name, mailbox, batch)
                 except BaseException:
@@ -113,7 +114,7 @@ class Importer:
                         one.sink.abort()
                     raise
 
-    def _read(self, steps: Iterator[SourceMessage | Skipped], known: frozenset[bytes]) -> list[_Read] | None:
+    def _read(self, steps: Iterator[SourceMessage | Skipped], known: AbstractSet[bytes]) -> list[_Read] | None:
         """Read the next messages, in a thread; None at the end."""
         batch: list[_Read] = []
         octets = 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from livemail.storage.maildir.folders import list_folder
 from livemail.storage.maildir.keywords import Keywords
 from livemail.storage.maildir.lines import message_chunks
 from livemail.storage.maildir.names import mailbox_name, read_letters, split_name
-from livemail.storage.maildir.uidlist import UIDList, read_uidlist
+from livemail.storage.maildir.uidlist import FILE, walk_uidlist
 from livemail.storage.transfer.source import Skipped, SourceError, SourceMailbox, SourceMessage, short_id
 
 
@@ -49,20 +51,17 @@ class MaildirSource:
             count = sum(1 for part in ("cur", "new") for _ in os.scandir(folder / part))
         except OSError as error:
             raise SourceError(f"{folder} cannot be read: {error.strerror}") from error
-        uidlist = read_uidlist(folder)
-        return SourceMailbox(name, str(folder), "", count, uidlist.uid_validity if uidlist is not None else 0)
+        return SourceMailbox(name, str(folder), "", count, _uid_validity(folder))
 
-    def messages(self, mailbox: SourceMailbox, known: frozenset[bytes]) -> Iterator[SourceMessage | Skipped]:
+    def messages(self, mailbox: SourceMailbox, known: AbstractSet[bytes]) -> Iterator[SourceMessage | Skipped]:
         """In the order of their UIDs, then of the times in their names."""
         folder = Path(mailbox.path)
-        uidlist = read_uidlist(folder) or UIDList(0, 0, {})
         keywords = Keywords.read(folder)
-        listed = list_folder(folder)
-        for base in sorted(listed, key=lambda base: _order(base, uidlist)):
-            id_ = short_id(os.fsencode(base))
+        for name, uid in zip(*_in_order(folder), strict=True):
+            id_ = short_id(os.fsencode(base_of(name)))
             if id_ in known:
                 continue
-            path = folder / listed[base]
+            path = folder / name
             try:
                 fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
             except OSError as error:
@@ -81,7 +80,7 @@ class MaildirSource:
                     flags,
                     keywords.of_letters(letters),
                     int(state.st_mtime),
-                    uid=uidlist.uids.get(base, 0),
+                    uid=uid,
                 )
             finally:
                 os.close(fd)
@@ -101,6 +100,43 @@ def _folders(folder: Path) -> list[Path]:
         raise SourceError(f"{folder} cannot be read: {error.strerror}") from error
 
 
-def _order(base: str, uidlist: UIDList) -> tuple[int, int, str]:
+def base_of(name: str) -> str:
+    """Return what never changes of a name such as `list_folder` gives."""
+    return name[4:].partition(":")[0]
+
+
+def _uid_validity(folder: Path) -> int:
+    """Return what Dovecot's list says, 0 without one."""
+    try:
+        with (folder / FILE).open("rb") as file:
+            return walk_uidlist(file)[0]
+    except (OSError, ValueError):
+        return 0
+
+
+def _in_order(folder: Path) -> tuple[list[str], array[int]]:
+    """Return the files with their UIDs, 0 for those that have none.
+
+    Dovecot's list is in the order that is wanted: read line by line it need not be held, nor sorted.  A folder of 200,000 messages
+    took 90 MB as two dicts and sort keys, and takes a third.
+    """
+    listed = list_folder(folder)
+    names: list[str] = []
+    uids = array("I")
+    try:
+        with (folder / FILE).open("rb") as file:
+            for base, uid in walk_uidlist(file)[2]:
+                name = listed.pop(base, None)
+                if name is not None:
+                    names.append(name)
+                    uids.append(uid)
+    except (OSError, ValueError):
+        pass  # What it did not say goes by time.
+    names += [listed[base] for base in sorted(listed, key=_order)]
+    uids.extend(bytes(len(names) - len(uids)))
+    return names, uids
+
+
+def _order(base: str) -> tuple[int, str]:
     seconds = base.partition(".")[0]
-    return uidlist.uids.get(base, 1 << 33), int(seconds) if seconds.isdigit() and len(seconds) < 12 else 0, base
+    return int(seconds) if seconds.isdigit() and len(seconds) < 12 else 0, base

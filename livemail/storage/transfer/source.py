@@ -8,6 +8,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final, Protocol
 
 import msgspec
@@ -72,7 +73,7 @@ class Source(Protocol):
     def mailboxes(self) -> Sequence[SourceMailbox]:
         """All mailboxes.  Raises SourceError."""
 
-    def messages(self, mailbox: SourceMailbox, known: frozenset[bytes]) -> Iterator[SourceMessage | Skipped]:
+    def messages(self, mailbox: SourceMailbox, known: AbstractSet[bytes]) -> Iterator[SourceMessage | Skipped]:
         """The messages of one, those with a known id left out where that saves work.  Raises SourceError."""
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,7 @@ class BackupSource:
             raise SourceError(f"the account had no mailbox {self._only!r} when the backup was made")
         return [SourceMailbox(info.name, str(info.id), info.special_use, -1, info.uid_validity) for info in infos]
 
-    def messages(self, mailbox: SourceMailbox, known: frozenset[bytes]) -> Iterator[SourceMessage | Skipped]:
+    def messages(self, mailbox: SourceMailbox, known: AbstractSet[bytes]) -> Iterator[SourceMessage | Skipped]:
         """In the order of their UIDs; what the target still has is left out."""
         validity, there = self._present.get(mailbox.name, (0, frozenset()))
         id_ = MailboxId(int(mailbox.path))
