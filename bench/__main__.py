@@ -1,4 +1,4 @@
-"""``python -m bench ingest|fetch|filters|queue|relay``: starts the peers itself, checks that the work was done, prints a table."""
+"""``python -m bench ingest|fetch|filters|queue|relay|growth``: starts the peers itself, checks that the work was done, prints a table."""
 
 from __future__ import annotations
 
@@ -6,9 +6,22 @@ import argparse
 import os
 import platform
 import sys
+from pathlib import Path
 
-from bench import fetch, filters, ingest, relay
+from bench import fetch, filters, growth, ingest, relay
 from bench.ground import BenchError, need_programs, scratch
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    try:
+        sizes = tuple(int(each) for each in text.split(","))
+    except ValueError:
+        sizes = ()
+    if len(sizes) < 2 or min(sizes) < 1000:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no list of sizes; write two or more of at least 1000, such as 1000,1000000"
+        )
+    return sizes
 
 
 def main() -> int:
@@ -35,15 +48,27 @@ def main() -> int:
         more.add_argument("--size", type=int, default=4096, help="octets a message (default 4096)")
         if name == "relay":
             more.add_argument("--tls", choices=["off", "on", "both"], default="both", help="to the sink (default both)")
+    last = measures.add_parser("growth", help="what a mailbox's size costs: 1,000 messages beside a million")
+    last.add_argument(
+        "--sizes",
+        type=_sizes,
+        default=growth.SIZES,
+        metavar="N,N,…",
+        help="messages in the mailboxes (default 1000,…,1000000)",
+    )
+    last.add_argument("--rounds", type=int, default=200, help="commands of each kind in each mailbox (default 200)")
+    last.add_argument("--plot", type=Path, metavar="FILE", help="draw the medians as an SVG")
     options = parser.parse_args()
     try:
-        if options.measure != "filters":
+        if options.measure not in {"filters", "growth"}:
             need_programs()
         with scratch(options.keep) as folder:
             if options.measure == "ingest":
                 lines = ingest.measure(folder, runs=options.runs, count=options.messages, size=options.size)
             elif options.measure == "filters":
                 lines = filters.measure(folder, runs=options.runs, count=options.messages, size=options.size)
+            elif options.measure == "growth":
+                lines = growth.measure(folder, runs=options.rounds, sizes=options.sizes, plot=options.plot)
             elif options.measure == "queue":
                 lines = relay.measure_queue(folder, runs=options.runs, count=options.messages, size=options.size)
             elif options.measure == "relay":

@@ -19,7 +19,8 @@ RELAY_PORT = 11525
 class Livemail:
     """The server, and where it listens, read from its own first-run.txt."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_new: bool = True) -> None:
+        """is_new: the accounts are to be made."""
         self.data = folder / "livemail"
         self.process = Process(
             [str(BIN / "twistd"), "--nodaemon", "--pidfile=", "livemail", "run"],
@@ -31,7 +32,10 @@ class Livemail:
         self.facts = dict(line.split(": ", 1) for line in lines if ": " in line)
         self.smtp = self._address("smtp")
         self.imap = self._address("imap")
-        batch = folder / "accounts.tsv"
+        if is_new:
+            self._add_accounts(folder / "accounts.tsv")
+
+    def _add_accounts(self, batch: Path) -> None:
         batch.write_text("".join(f"{user}\t{PASSWORD}\n" for user in users()))
         batch.chmod(0o600)
         subprocess.run(

@@ -3,7 +3,7 @@
 A sequence number means a message only to one client at one moment: position in the list of messages the server has
 told *this* client of.  So the list is kept here, and the mailbox's changes wait here until the client may be told.
 
-    told          array of UIDs, ascending; sequence number = index + 1.  Changes only in `flush`.
+    told          the UIDs, ascending; sequence number = index + 1.  Changes only in `flush`.
     arrived       UIDs above the told ones; told by EXISTS, which is allowed at any time.
     expunged      told UIDs that are gone; told by EXPUNGE, which is allowed only at the end of a command that does not speak
                   in sequence numbers (never in FETCH, STORE, SEARCH).  Until then they keep their numbers.
@@ -28,8 +28,6 @@ same message: the client can foresee its own change and not that.
 
 from __future__ import annotations
 
-from array import array
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 
 from livemail.imap.render.flags import flag_text, flags_line, permanent_flags_line
@@ -46,9 +44,7 @@ from livemail.mail.changes import (
 )
 from livemail.mail.errors import WireError
 from livemail.mail.ids import UID, ModSeq, UIDSet
-
-_REBUILD_FROM = 8
-"""Removing so many UIDs one by one costs more than building the list anew."""
+from livemail.mail.uids import UIDRuns
 
 
 class View:
@@ -71,7 +67,7 @@ class View:
         self.keywords = info.keywords
         self.highest_modseq: ModSeq = info.highest_modseq
         self.is_gone = False
-        self.uids = array("I", selected.uids)
+        self.uids = UIDRuns.of(selected.uids)
         self._snapshot = info.highest_modseq
         self._claim = claim
         self._arrived: list[UID] = []
@@ -190,16 +186,11 @@ class View:
 
     def _tell_expunged(self) -> bytes:
         gone = sorted(self._expunged)
-        numbers = [bisect_left(self.uids, uid) for uid in gone]
+        numbers = [self.uids.position(uid) for uid in gone]
         # From the highest number down: what goes does not renumber what follows.
         lines = b"".join([b"* %d EXPUNGE\r\n" % (number + 1) for number in reversed(numbers)])
         recent = self.recent
-        if len(gone) < _REBUILD_FROM:
-            for number in reversed(numbers):
-                del self.uids[number]
-        else:
-            expunged = self._expunged
-            self.uids = array("I", [uid for uid in self.uids if uid not in expunged])
+        self.uids.remove(UIDSet.of(gone))
         self._expunged.clear()
         # The client subtracts the recent ones among them itself.
         self._recent_told -= recent - self.recent
@@ -233,7 +224,8 @@ class View:
     @property
     def recent(self) -> int:
         """How many told messages are \\Recent in this session."""
-        return sum(bisect_right(self.uids, last) - bisect_left(self.uids, first) for first, last in self._recent)
+        position = self.uids.position
+        return sum(position(last + 1) - position(first) for first, last in self._recent)
 
     def claimed(self, first: UID, up_to: UID) -> None:
         """Messages from ``first`` and below ``up_to`` are this session's \\Recent."""
@@ -261,19 +253,16 @@ class View:
 
     def sequence_number(self, uid: UID) -> int | None:
         """1-based number of a told message, None for one the client has not been told of."""
-        uids = self.uids
-        at = bisect_left(uids, uid)
-        return at + 1 if at < len(uids) and uids[at] == uid else None
+        return self.uids.position(uid) + 1 if uid in self.uids else None
 
-    def numbers(self, rows_uids: Sequence[UID], start: int = 0) -> Sequence[int] | None:
+    def numbers(self, rows_uids: Sequence[UID]) -> Sequence[int] | None:
         """Sequence numbers of ascending told UIDs as a range, when they are a contiguous slice of the view.
 
-        start: index from which to search.  None when they are not contiguous: look them up one by one.
+        None when they are not contiguous: look them up one by one.
         """
-        first = bisect_left(self.uids, rows_uids[0], start)
-        end = first + len(rows_uids)
-        if end <= len(self.uids) and self.uids[first] == rows_uids[0] and self.uids[end - 1] == rows_uids[-1]:
-            return range(first + 1, end + 1)
+        first, last = self.uids.position(rows_uids[0]), self.uids.position(rows_uids[-1])
+        if last - first == len(rows_uids) - 1 and rows_uids[0] in self.uids and rows_uids[-1] in self.uids:
+            return range(first + 1, last + 2)
         return None
 
     def uid_set(self, sequence_set: SequenceSet, *, uid: bool, strict: bool = True) -> UIDSet:

@@ -73,7 +73,7 @@ class MailboxList(msgspec.Struct, frozen=True):
 
 
 class Selected(msgspec.Struct, frozen=True):
-    """What opening a mailbox needs: one snapshot.  uids: all UIDs, ascending (an ``array('I')``: memory 4 octets each).
+    """What opening a mailbox needs: one snapshot.  uids: all UIDs, ascending; the receiver's own, and best as `livemail.mail.uids.UIDRuns`.
 
     first_unseen: 1-based position in ``uids`` of the first message without \\Seen, 0 when there is none.
     """

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from livemail.storage.lmdb import opening
 from tests.contracts.rig import RIGS
+
+
+@pytest.fixture(autouse=True)
+def notes_early(monkeypatch):
+    """What opening a mailbox found is noted from a few messages on, so that every test opens by notes."""
+    monkeypatch.setattr(opening, "NOTE_FROM", 2)
 
 
 @pytest.fixture(params=RIGS)

@@ -63,7 +63,7 @@ def test_two_idlers_and_the_one_who_changes(client: Client) -> None:
     client.ok(b"EXPUNGE")
     for each in (other, third):
         assert b"* 1 EXPUNGE\r\n" in each.take()
-        assert each.connection.session.view.uids.tolist() == [2]
+        assert list(each.connection.session.view.uids) == [2]
 
 
 def test_idle_without_a_mailbox_waits_in_silence() -> None:

@@ -324,7 +324,7 @@ def test_a_change_published_while_select_waits_is_not_lost(client: Client, monke
     assert lines[-1].startswith(b"a OK ")
     told = lines + client.command(b"NOOP")
     assert b"* 2 EXISTS" in told
-    assert client.connection.session.view.uids.tolist() == [1, 2]
+    assert list(client.connection.session.view.uids) == [1, 2]
 
 
 def test_changes_are_kept_for_the_length_of_a_command_only(client: Client) -> None:
@@ -372,7 +372,7 @@ def test_a_feed_that_lost_count_is_asked_again(client: Client, monkeypatch: pyte
     assert b"* 2 EXPUNGE" in told
     assert b"* 3 EXISTS" in told
     assert [line for line in told if line.startswith(b"* 1 FETCH") and b"\\Flagged" in line and b"Later" in line]
-    assert client.connection.session.view.uids.tolist() == [1, 3, 4]
+    assert list(client.connection.session.view.uids) == [1, 3, 4]
     assert client.ok(b"NOOP") == []
     client.send(b"a IDLE\r\n")
     rig.append("INBOX", MESSAGE)

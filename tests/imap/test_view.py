@@ -194,7 +194,7 @@ def test_uids_resolve_and_those_not_told_are_left_out(text, uids):
 def test_a_contiguous_batch_gets_its_numbers_as_a_range():
     view = make_view()
     assert view.numbers([2, 3, 5]) == range(2, 5)
-    assert view.numbers([1, 2, 3, 5, 8], 0) == range(1, 6)
+    assert view.numbers([1, 2, 3, 5, 8]) == range(1, 6)
     assert view.numbers([2, 5]) is None
     assert view.numbers([5, 8, 9]) is None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -11,6 +10,7 @@ from livemail.imap.grammar.cursor import Cursor
 from livemail.imap.outcome import Done
 from livemail.mail import utf7
 from livemail.mail.errors import WireError
+from livemail.mail.uids import UIDRuns
 
 if TYPE_CHECKING:
     from livemail.imap.session import Session
@@ -63,7 +63,8 @@ async def run(session: Session, command: Status) -> Done:
     if "RECENT" in command.items:
         selected = await account.select(command.mailbox, claim_recent=False)
         info = selected.info
-        recent = len(selected.uids) - bisect_left(selected.uids, info.recent_from)
+        uids = UIDRuns.of(selected.uids)
+        recent = len(uids) - uids.position(info.recent_from)
     else:
         info = await account.mailbox(command.mailbox)
     values = {"RECENT": recent, "APPENDLIMIT": session.site.settings.append_limit}

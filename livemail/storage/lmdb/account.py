@@ -84,8 +84,14 @@ class LMDBAccount:
 
     async def select(self, name: str, claim_recent: bool) -> Selected:
         """Open a mailbox.  Raises NoSuchMailbox."""
-        selected = self._store.reader.select(self.id, name)
+        reader = self._store.reader
+        if reader.is_long_walk(self.id, name):
+            selected, note = await self._store.in_thread(reader.select, self.id, name)
+        else:
+            selected, note = reader.select(self.id, name)
         info = selected.info
+        if note is not None:
+            self._store.note_opening((self.id, info.id), note)
         # Nothing new, nothing to claim: a SELECT without a write suspends nowhere.
         if not claim_recent or info.recent_from >= info.uid_next:
             return selected

@@ -24,6 +24,8 @@ from livemail.mail.errors import StorageFailed
 from livemail.mail.flags import DELETED, SEEN
 from livemail.storage.lmdb.deleted.check import DeletedWalk
 from livemail.storage.lmdb.files.check import FileCheck
+from livemail.storage.lmdb.opening import Counters
+from livemail.storage.lmdb.opening import faults as opening_faults
 from livemail.storage.lmdb.queue import read_queue
 from livemail.storage.lmdb.records import (
     ACCOUNT_COUNTERS,
@@ -135,6 +137,7 @@ class Check:
             yield from self._read_messages(txn)
             yield from self._read_deleted(txn)
             yield from self._read_queue(txn)
+            self._check_openings(txn)
             self._compare_counters(txn)
             self._compare_contents(txn)
         self._references.clear()
@@ -249,6 +252,20 @@ class Check:
         tally.octets += message.size
         tally.unseen += not message.flags & SEEN
         tally.deleted += bool(message.flags & DELETED)
+
+    def _check_openings(self, txn: Transaction) -> None:
+        tables = self._tables
+        for key in sorted(
+            {bytes(key) for table in (tables.opened, tables.unseen) for key in txn.cursor(table).iternext(values=False)}
+        ):
+            account_id, id_ = MAILBOX_KEY.unpack(key)
+            where = f"account {account_id}, mailbox {id_}"
+            tally = self._mailboxes.get(key)
+            if tally is None:
+                self._found("opening", where, "noted of no mailbox")
+                continue
+            for fault in opening_faults(txn, tables, key, Counters.of(txn.get(key, db=tables.mcnt))):
+                self._found("opening", where, fault)
 
     def _compare_counters(self, txn: Transaction) -> None:
         used: Counter[bytes] = Counter()

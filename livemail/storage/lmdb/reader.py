@@ -8,12 +8,10 @@ for cost nothing.
 
 from __future__ import annotations
 
-import sys
-from array import array
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, islice
+from itertools import accumulate
 
 from twisted.logger import Logger
 
@@ -33,11 +31,11 @@ from livemail.interfaces.storage import (
 from livemail.interfaces.story import KeptStory
 from livemail.interfaces.undelete import DeletedMessage, Kept
 from livemail.mail.errors import CannotCalculate, NoSuchAccount, NoSuchMailbox, StorageFailed
-from livemail.mail.flags import SEEN
 from livemail.mail.ids import UID, AccountId, MailboxId, ModSeq, UIDSet
 from livemail.storage.lmdb.content import StoredContent
 from livemail.storage.lmdb.deleted.reading import read_deleted, read_kept
 from livemail.storage.lmdb.files.reading import FileGone, MaildirReader
+from livemail.storage.lmdb.opening import Counters, NoteOpening, is_long_walk, read_opening
 from livemail.storage.lmdb.records import (
     ACCOUNT_COUNTERS,
     BITS_AND_ENDS,
@@ -48,7 +46,6 @@ from livemail.storage.lmdb.records import (
     ENVELOPE_END,
     EXPUNGE_KEY,
     FIELDS_TOO_LARGE,
-    FLAGS_AT,
     MAILBOX_COUNTERS,
     MAILBOX_KEY,
     MAX_LOGIN_OCTETS,
@@ -80,8 +77,6 @@ CACHE_OCTETS = 2 * 1024 * 1024
 
 _log = Logger()
 
-_UNSEEN_TO_NUL = bytes(0 if not flags & SEEN else 1 for flags in range(256))
-
 
 def mailbox_info(id_: int, record_row: bytes, counters: bytes) -> MailboxInfo:
     """Return a mailbox from its two rows."""
@@ -94,7 +89,7 @@ def mailbox_info(id_: int, record_row: bytes, counters: bytes) -> MailboxInfo:
 
 
 class Reader:
-    """Reads the index and the segments.  The reactor's thread only."""
+    """Reads the index and the segments.  The reactor's thread only, but for what says otherwise."""
 
     def __init__(
         self, environment: Environment, tables: Tables, segments: SegmentReader, maildirs: MaildirReader
@@ -225,40 +220,22 @@ class Reader:
         if txn.get(U32.pack(account), db=self._tables.acnt) is None:
             raise NoSuchAccount
 
-    def select(self, account: AccountId, name: str) -> Selected:
-        """Return a mailbox with its UIDs.  Raises NoSuchMailbox."""
+    def is_long_walk(self, account: AccountId, name: str) -> bool:
+        """Whether `select` would keep the reactor waiting, and is better done in a thread.  Raises NoSuchMailbox."""
+        with self._begin() as txn:
+            info = self._mailbox(txn, account, name)
+            return is_long_walk(txn, self._tables, MAILBOX_KEY.pack(account, info.id))
+
+    def select(self, account: AccountId, name: str) -> tuple[Selected, NoteOpening | None]:
+        """Return a mailbox with its UIDs, and what should be noted for the next time.  In any thread.  Raises NoSuchMailbox."""
         with self._begin() as txn:
             info = self._mailbox(txn, account, name)
             key = MAILBOX_KEY.pack(account, info.id)
-            uids = self._uids(txn, key, info.exists)
-            first_unseen = self._first_unseen(txn, key, info.exists) if info.unseen else 0
-        return Selected(info, uids, first_unseen)
-
-    def _uids(self, txn: Transaction, mailbox_key: bytes, exists: int) -> array[int]:
-        """Read the keys only, and take every third u32 of them."""
-        uids = array("I")
-        if exists:
-            cursor = txn.cursor(self._tables.msg)
-            cursor.set_range(mailbox_key)
-            uids.frombytes(b"".join(islice(cursor.iternext(values=False), exists)))
-            uids = uids[2::3]
-            if sys.byteorder == "little":
-                uids.byteswap()
-        return uids
-
-    def _first_unseen(self, txn: Transaction, mailbox_key: bytes, exists: int) -> int:
-        cursor = txn.cursor(self._tables.msg)
-        cursor.set_range(mailbox_key)
-        rows = islice(cursor.iternext(keys=False), exists)
-        passed = 0
-        while some := b"".join(islice(rows, BATCH_ROWS)):
-            at = some[FLAGS_AT :: MESSAGE.size].translate(_UNSEEN_TO_NUL).find(0)
-            if at >= 0:
-                return passed + at + 1
-            passed += len(some) // MESSAGE.size
-        return 0
-
-    # ----------------------------------------------------------------------------------------------------- messages
+            counters = Counters.of(txn.get(key, db=self._tables.mcnt))
+            opening = read_opening(txn, self._tables, key, counters)
+        first = opening.uids.position(opening.first_unseen) + 1 if opening.first_unseen else 0
+        note = NoteOpening(account, info.id, counters, opening) if opening.is_worth_noting else None
+        return Selected(info, opening.uids, first), note
 
     def fetch(self, account: AccountId, mailbox: MailboxId, uids: UIDSet, want: FetchWant) -> Iterator[FetchBatch]:
         """Yield batches, each one snapshot.  Raises NoSuchMailbox."""

@@ -21,6 +21,7 @@ Values are little-endian, because CPython's struct swaps byte by byte when the o
     seg      segment u32       `SEGMENT`
     imported A source12 id     U: what another store has brought (`livemail.storage.lmdb.operations.imports`)
     mroot file fbase mdir      of accounts in a Maildir: `livemail.storage.lmdb.files.records`
+    opened unseen              what opening a mailbox needs, noted: `livemail.storage.lmdb.opening`
     gone gcnt                  of expunged messages that are kept: `livemail.storage.lmdb.deleted.records`
     dom      domain            DomainRecord
     alias    domain NUL local  AliasRecord

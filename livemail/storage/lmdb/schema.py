@@ -51,6 +51,8 @@ class Tables(NamedTuple):
     alias: Any
     gone: Any
     gcnt: Any
+    opened: Any
+    unseen: Any
     qmsg: Any
     qrcp: Any
     qdue: Any

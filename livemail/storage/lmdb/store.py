@@ -27,7 +27,7 @@ from livemail.interfaces.storage import (
 from livemail.interfaces.story import KeptStory
 from livemail.mail.content import Content
 from livemail.mail.errors import MailError, NoSuchAccount, StorageFailed
-from livemail.mail.ids import AccountId
+from livemail.mail.ids import AccountId, MailboxId
 from livemail.storage.disk import Disk, ReserveFile
 from livemail.storage.lmdb.account import LMDBAccount
 from livemail.storage.lmdb.addresses import LMDBAddressBook
@@ -41,6 +41,7 @@ from livemail.storage.lmdb.files.account import MaildirAccount
 from livemail.storage.lmdb.files.reading import MaildirReader
 from livemail.storage.lmdb.files.sync import MaildirSync
 from livemail.storage.lmdb.folder import Folder, open_folder
+from livemail.storage.lmdb.opening import NoteOpening
 from livemail.storage.lmdb.operations.accounts import AddAccounts, RemoveAccount, SetPassword
 from livemail.storage.lmdb.operations.deliveries import Deliver, Item, Prepared, Unread, prepare
 from livemail.storage.lmdb.operations.group import Event, Operation
@@ -86,6 +87,7 @@ class LMDBStore:
 
     capabilities = frozenset({"condstore", "objectid", "single-instance", "keywords"})
     _when_idle: Deferred[None] | None
+    _noting: set[tuple[AccountId, MailboxId]]
 
     def __init__(
         self,
@@ -141,14 +143,14 @@ class LMDBStore:
             self.disk,
             settings.compact_dead_percent,
             self._move,
-            self._in_thread,
+            self.in_thread,
         )
         self.purging = self._purging()
         self.addresses = LMDBAddressBook(lambda: self.reader, self.write, self.disk)
         self._is_open = True
         self._instance = int.from_bytes(os.urandom(7))
         self.queue = LMDBQueue(self, self._environment, self._tables, now, self._instance, settings.queue_recipients)
-        self._checks, self._when_idle = 0, None
+        self._checks, self._when_idle, self._noting = 0, None, set()
         if settings.writer == "thread":
             committer = Committer(
                 self._environment, self._tables, tail, settings, self.disk, reserve, self._quotas, folder.hash_key
@@ -167,7 +169,7 @@ class LMDBStore:
             self._settings.undelete,
             self.maildirs.roots,
             self.write,
-            self._in_thread,
+            self.in_thread,
             self._now,
         )
 
@@ -262,6 +264,17 @@ class LMDBStore:
         in_files: digests of the contents no segment needs (`in_files`).
         """
         return self._writer.submit(Request(operation, origin, contents, frees=frees, in_files=in_files))
+
+    def note_opening(self, mailbox: tuple[AccountId, MailboxId], note: NoteOpening) -> None:
+        """Keep what a walk through a mailbox found, some time; one for each mailbox is under way at most."""
+        if mailbox not in self._noting:
+            self._noting.add(mailbox)
+
+            def noted(_: object) -> None:
+                self._noting.discard(mailbox)
+
+            # Whatever refuses it (a full disk, the mailbox is gone): the next walk is a long one, and no more.
+            self.write(note).addErrback(lambda failure: failure.trap(MailError)).addBoth(noted)
 
     def _move(self, operation: Operation, contents: Sequence[Content]) -> Deferred[Any]:
         """Run an operation for which contents are written that are stored already."""
@@ -420,7 +433,7 @@ class LMDBStore:
             with self._environment.begin() as txn:
                 return Planner(txn, self._tables, self._folder.segments, int(self._now())).plan().fixes
 
-        return await self._in_thread(plan)
+        return await self.in_thread(plan)
 
     async def repair(self) -> Sequence[Repaired]:
         """Derive the index anew from what is left, in one commit.  Sessions are not told: none may be open."""
@@ -461,7 +474,7 @@ class LMDBStore:
             work.close()
             self._leave()
 
-    async def _in_thread(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def in_thread(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run something that reads the index.  Raises StorageFailed when the store is closed."""
         self._refuse_if_closed()
         self._checks += 1

@@ -12,6 +12,7 @@ from livemail.mail.ids import AccountId, MailboxId, UIDSet
 from livemail.storage.lmdb.files.changes import MaildirFiles
 from livemail.storage.lmdb.files.compare import Found
 from livemail.storage.lmdb.files.records import File, base_key, unpack_file
+from livemail.storage.lmdb.opening import lower_unseen
 from livemail.storage.lmdb.operations.deliveries import Item, add_message
 from livemail.storage.lmdb.operations.group import AccountState, Group, MailboxState, has_uids_for
 from livemail.storage.lmdb.operations.keywords import assign_keywords
@@ -109,6 +110,8 @@ class TakeIn:
                 continue
             changed.append((uid, new_flags, bits))
             mailbox.unseen += bool(flags & SEEN) - bool(new_flags & SEEN)
+            if flags & SEEN and not new_flags & SEEN:
+                lower_unseen(group, account.id, mailbox.id, uid, modseq)
             mailbox.deleted += bool(new_flags & DELETED) - bool(flags & DELETED)
             group.txn.put(
                 MESSAGE_KEY.pack(account.id, mailbox.id, uid),

@@ -113,6 +113,8 @@ class RemoveAccount:
             tables.change,
             tables.expunge,
             tables.imported,
+            tables.opened,
+            tables.unseen,
         ):
             group.delete_prefix(table, key)
         txn.delete(key, db=tables.acnt)

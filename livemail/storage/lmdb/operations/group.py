@@ -339,7 +339,8 @@ class Group:
         """Remove an empty mailbox's rows."""
         self.delete_prefix(self.tables.expunge, mailbox.key)
         self.txn.delete(mailbox.key, db=self.tables.mbox)
-        self.txn.delete(mailbox.key, db=self.tables.mcnt)
+        for table in (self.tables.mcnt, self.tables.opened, self.tables.unseen):
+            self.txn.delete(mailbox.key, db=table)
         self.remove_name(mailbox.account, mailbox.record.name)
         self.forget_mailbox(mailbox)
 

@@ -11,6 +11,7 @@ from livemail.mail.errors import LimitReached
 from livemail.mail.flags import DELETED, SEEN, FlagChange
 from livemail.mail.ids import AccountId, MailboxId, UIDSet
 from livemail.storage.lmdb.deleted.keeping import put_by
+from livemail.storage.lmdb.opening import lower_unseen
 from livemail.storage.lmdb.operations.group import AccountState, Group, MailboxState, has_uids_for
 from livemail.storage.lmdb.operations.keywords import assign_keywords, keyword_bits, translate_keywords
 from livemail.storage.lmdb.records import (
@@ -65,11 +66,18 @@ class StoreFlags:
             files = group.files_of(account.id)
             if files is not None:
                 files.set_flags(mailbox, changed)
+            if self._takes_seen_away:
+                lower_unseen(group, account.id, mailbox.id, changed[0][0], modseq)
             group.next_modseq(account)
             group.touch(mailbox, modseq)
             group.log_changed(mailbox, modseq, UIDSet.of([row[0] for row in changed]).ranges)
             group.emit(account.id, modseq, FlagsChanged(mailbox.id, modseq, tuple(changed), mailbox.record.keywords))
         return Stored(tuple(seen), modseq if changed else 0, UIDSet.of(modified), mailbox.record.keywords)
+
+    @property
+    def _takes_seen_away(self) -> bool:
+        has = bool(self._change.flags & SEEN)
+        return has if self._change.op == "remove" else not has and self._change.op != "add"
 
     def _bits(self, record: MailboxRecord) -> tuple[MailboxRecord, int]:
         if self._change.op == "remove":

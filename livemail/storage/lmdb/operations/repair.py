@@ -23,6 +23,7 @@ from livemail.mail.message.scanner import scan
 from livemail.mail.names import INBOX
 from livemail.storage.lmdb.deleted.check import DeletedWalk, where_of
 from livemail.storage.lmdb.deleted.records import TOTALS
+from livemail.storage.lmdb.opening import Counters, faults
 from livemail.storage.lmdb.operations.deliveries import Scanned, prepare
 from livemail.storage.lmdb.operations.group import Group
 from livemail.storage.lmdb.queue import read_queue
@@ -113,6 +114,7 @@ class Planner:
             self._walk_mailboxes()
             self._walk_messages()
             self._walk_caches()
+            self._walk_openings()
             self._walk_deleted()
             self._walk_contents()
             self._finish_counters()
@@ -264,6 +266,20 @@ class Planner:
                 self._fix(
                     "cache-row", f"cache {key.hex()}", "it belongs to no message and is removed", ("cache", key, None)
                 )
+
+    def _walk_openings(self) -> None:
+        """Notes that are wrong go; a mailbox is read whole when it is opened next."""
+        txn, tables = self._txn, self._tables
+        noted = {key for table in (tables.opened, tables.unseen) for key in txn.cursor(table).iternext(values=False)}
+        for key in sorted(noted):
+            box = self._mailboxes.get(key)
+            counters = Counters.of(box.before) if box is not None and box.before is not None else None
+            if counters is None or faults(txn, tables, key, counters):
+                account, id_ = MAILBOX_KEY.unpack(key)
+                self._fix(
+                    "opening", f"account {account}, mailbox {id_}", "it is forgotten what was noted of it",
+                    ("opened", key, None), ("unseen", key, None),
+                )  # fmt: skip
 
     def _walk_deleted(self) -> None:
         """Kept messages: rows nothing can come back from go, the counters follow."""
@@ -436,6 +452,9 @@ class Repair:
                 group.txn.delete(key, db=handle)
             else:
                 group.txn.put(key, row, db=handle)
+        if plan.writes:
+            for table in (group.tables.opened, group.tables.unseen):
+                group.txn.drop(table, delete=False)
         group.ledger.forget()
         return plan.fixes
 
