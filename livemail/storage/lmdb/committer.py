@@ -35,6 +35,7 @@ from livemail.storage.lmdb.flushing import Flusher, FlushFailed
 from livemail.storage.lmdb.ledger import Due, Ledger
 from livemail.storage.lmdb.operations.group import ContentMissing, Event, Group, Operation
 from livemail.storage.lmdb.operations.warnings import file_warnings, write_warnings
+from livemail.storage.lmdb.readers import ReaderWatch
 from livemail.storage.lmdb.schema import Environment, Tables
 from livemail.storage.lmdb.segments import Location, Tail, segment_path
 from livemail.storage.quota import Quotas
@@ -115,6 +116,7 @@ class Committer:
         self._notes: list[tuple[str, str]] = []
         self._adopted: list[SpooledContent] = []
         self._housekeeping_due = 0.0
+        self._readers = ReaderWatch(environment)
 
     def commit(self, group: Sequence[Work], now: int) -> list[Answer]:
         """Commit a group, or its works one by one when it fails as a whole.  now: seconds since the epoch."""
@@ -341,6 +343,9 @@ class Committer:
         if now >= self._housekeeping_due:
             self._housekeeping_due = now + HOUSEKEEPING_SECONDS
             self._environment.reader_check()
+            old = self._readers.old()
+            if old:
+                self._note("warn", old)
             self._reserve.fill(self._disk)
 
     def _note(self, level: str, text: str) -> None:

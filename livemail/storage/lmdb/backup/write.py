@@ -1,7 +1,7 @@
 """`livemail store backup`: one more backup in a folder, of what the folder does not have yet.
 
-Runs in a thread, in steps.  The index is held by a read transaction as long as LMDB copies it (a second per gigabyte); nothing
-else holds anything back but the files of segments, which stay readable while they are open.
+Runs in a thread, in steps.  The index is held by a read transaction as long as LMDB copies it (a second per gigabyte), and no longer
+than the store can bear (`livemail.storage.lmdb.backup.snapshot`); nothing else holds anything back but the files of segments, which stay readable while they are open.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from livemail.storage.lmdb.backup.manifest import (
 )
 from livemail.storage.lmdb.backup.packs import write_pack
 from livemail.storage.lmdb.backup.sealing import check_recipient, seal
+from livemail.storage.lmdb.backup.snapshot import copy_index
 from livemail.storage.lmdb.folder import Folder
 from livemail.storage.lmdb.records import SEGMENT, TAIL, U32
 from livemail.storage.lmdb.schema import Environment, Tables
@@ -174,7 +175,7 @@ class Backup:
             self._open_segments()
             path.unlink(missing_ok=True)
             with path.open("wb") as file:
-                self._environment.copyfd(file.fileno(), compact=True)
+                copy_index(self._environment, path, file)
                 flush(file)
             self._open_segments()
             if all(number in self._open for number, _ in self._read_snapshot(path)[0]):
