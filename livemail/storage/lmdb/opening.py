@@ -177,6 +177,19 @@ def _first_unseen(txn: Transaction, tables: Tables, key: bytes, counters: Counte
     return 0, passed
 
 
+def _unseen_below(txn: Transaction, tables: Tables, key: bytes, noted: int) -> int:
+    """Return the UID of a message without \\Seen below the one that was noted, 0 for none."""
+    below = _all_uids(txn, tables, key).position(noted)
+    cursor = txn.cursor(tables.msg)
+    if below and cursor.set_range(key):
+        rows = islice(cursor.iternext(keys=False), below)
+        while some := b"".join(islice(rows, BATCH_ROWS)):
+            at = some[FLAGS_AT :: MESSAGE.size].translate(_UNSEEN_TO_NUL).find(0)
+            if at >= 0:
+                return int(_UID_AT.unpack_from(some, at * MESSAGE.size)[0])
+    return 0
+
+
 def faults(txn: Transaction, tables: Tables, key: bytes, counters: Counters) -> list[str]:
     """Return what is wrong with the notes of a mailbox."""
     found = []
@@ -184,16 +197,8 @@ def faults(txn: Transaction, tables: Tables, key: bytes, counters: Counters) -> 
     if uids is not None and uids != _all_uids(txn, tables, key):
         found.append("the UIDs noted are not those there are")
     row = txn.get(key, db=tables.unseen)
-    if row is not None:
-        noted = UNSEEN.unpack(row)[0]
-        cursor = txn.cursor(tables.msg)
-        cursor.set_range(key)
-        for at, value in cursor.iternext():
-            if at >= key + U32.pack(noted):
-                break
-            if not value[FLAGS_AT] & SEEN:
-                found.append(f"UID {U32.unpack(at[8:])[0]} is without \\Seen, and {noted} was noted as the first")
-                break
+    if row is not None and (first := _unseen_below(txn, tables, key, UNSEEN.unpack(row)[0])):
+        found.append(f"UID {first} is without \\Seen, and {UNSEEN.unpack(row)[0]} was noted as the first")
     return found
 
 

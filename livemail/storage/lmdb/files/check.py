@@ -29,6 +29,11 @@ class FileCheck:
         self._reader = MaildirReader(environment, tables)
         self.keys: list[bytes] = []
 
+    @property
+    def has_any(self) -> bool:
+        """Whether there is an account in a Maildir."""
+        return self._reader.has_any
+
     def root(self, account: int) -> Path | None:
         """Return the folder of an account in a Maildir, None for one in segments."""
         return self._reader.root(account)
