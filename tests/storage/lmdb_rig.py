@@ -28,7 +28,7 @@ class FolderRig(Rig):
     @property
     def segments(self) -> dict[str, int]:
         """Name and octets of every segment."""
-        return {path.name: path.stat().st_size for path in sorted((self.shard / "seg").iterdir())}
+        return {path.name: path.stat().st_size for path in sorted((self.shard / "seg").glob("*.seg"))}
 
     @property
     def spooled(self) -> list[str]:

@@ -92,7 +92,7 @@ def test_a_changed_row_is_found(filled, table, edit, kinds):
 
 
 def test_a_lost_segment_is_found(filled):
-    (path,) = (filled.shard / "seg").iterdir()
+    (path,) = (filled.shard / "seg").glob("*.seg")
     filled.wait(filled.store.close())
     path.unlink()
     filled.store = filled.open()

@@ -117,6 +117,41 @@ def test_a_store_that_lost_its_index_keeps_its_segments_and_says_what_to_do(tmp_
     again.close()
 
 
+def test_a_store_without_segments_that_lost_its_index_is_not_made_anew(tmp_path, make_folder_rig):
+    rig = make_folder_rig()
+    rig.new_account()
+    rig.close()
+    (rig.shard / "data.mdb").unlink()
+    for _ in range(2):
+        with pytest.raises(StoreUnusable, match=r"says that the store was in use.*from a backup"):
+            FolderRig(tmp_path)
+    assert not (rig.shard / "data.mdb").exists()
+
+
+def test_a_damaged_index_is_named_and_left_as_it_is(tmp_path, make_folder_rig):
+    rig = make_folder_rig()
+    rig.append(rig.new_account(), "INBOX", b"Subject: kept\r\n\r\nx\r\n")
+    rig.close()
+    index = rig.shard / "data.mdb"
+    damaged = bytes(8192) + index.read_bytes()[8192:]
+    index.write_bytes(damaged)
+    before = rig.segments
+    with pytest.raises(
+        StoreUnusable, match=r"data\.mdb is damaged.*contents are in .*livemail store restore.*livemail store repair"
+    ):
+        FolderRig(tmp_path)
+    assert index.read_bytes() == damaged
+    assert rig.segments == before
+
+
+def test_a_store_whose_making_was_broken_off_is_made(tmp_path, make_folder_rig):
+    open_folder(tmp_path, create=True).close()
+    (tmp_path / "store/shard-00/data.mdb.new").write_bytes(bytes(8192))
+    rig = make_folder_rig()
+    assert rig.problems() == []
+    assert sorted(path.name for path in rig.shard.iterdir()) == ["data.mdb", "lock.mdb", "seg"]
+
+
 def test_a_store_that_lost_its_segments_folder_says_so(tmp_path, make_folder_rig):
     rig = make_folder_rig()
     rig.append(rig.new_account(), "INBOX", b"Subject: lost\r\n\r\nx\r\n")

@@ -118,3 +118,36 @@ def test_repair_plans_beside_the_server_and_works_without_it(fresh: Server) -> N
     assert after.keys() == before.keys()
     # The first message's delivery prefix was in the row that was lost.
     assert [octets for uid, octets in after.items() if uid > 1] == [octets for uid, octets in before.items() if uid > 1]
+
+
+def test_mail_that_came_after_an_index_which_is_put_back_is_told_and_brought_to_lost_and_found(fresh: Server) -> None:
+    fresh.start()
+    send(fresh, "before")
+    fresh.stop()
+    index = fresh.data / "store/shard-00/data.mdb"
+    older = index.read_bytes()
+    fresh.start()
+    send(fresh, "one", "two")
+    late = [octets for octets in everything(fresh).values() if octets.endswith((b"\none\r\n", b"\ntwo\r\n"))]
+    fresh.kill()
+    index.write_bytes(older)
+    fresh.start()
+    said = fresh.output()
+    assert "data.mdb is older than the segments" in said
+    assert "`livemail store repair` brings those to lost+found" in said
+    send(fresh, "after")
+    checked = fresh.livemail("store", "check")
+    assert checked.returncode == 1
+    assert "2 whole messages" in checked.stdout
+    fresh.kill()
+    fresh.start()
+    fresh.stop()
+    assert fresh.livemail("store", "repair").returncode == 0
+    checked = fresh.livemail("store", "check")
+    assert checked.returncode == 0, checked.stdout
+    fresh.start()
+    client = imap(fresh)
+    found = fetch_all(client, "lost+found").values()
+    # What was put in front of each for its recipient was in the index.
+    assert sorted(found) == sorted(octets[octets.index(b"Received: ") :] for octets in late)
+    client.logout()

@@ -233,14 +233,14 @@ def test_an_index_that_is_lost_or_cut_short_stops_the_start_and_deletes_nothing(
     fresh.stop()
     index = fresh.data / "store/shard-00/data.mdb"
     whole = index.read_bytes()
-    segments = {path: path.read_bytes() for path in fresh.data.glob("store/shard-00/seg/*")}
+    segments = {path: path.read_bytes() for path in fresh.data.glob("store/shard-00/seg/*.seg")}
     for damaged in (None, b"", whole[: len(whole) // 8192 * 4096], os.urandom(len(whole))):
         index.unlink()
         if damaged is not None:
             index.write_bytes(damaged)
         for words in (RUN, [BIN / "livemail", "--data", fresh.data, "store", "check"]):
             assert "from a backup" in _refused(fresh, *words)
-        assert segments == {path: path.read_bytes() for path in fresh.data.glob("store/shard-00/seg/*")}
+        assert segments == {path: path.read_bytes() for path in fresh.data.glob("store/shard-00/seg/*.seg")}
         index.unlink(missing_ok=True)
         index.write_bytes(b"")
     index.write_bytes(whole)

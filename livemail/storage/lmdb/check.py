@@ -49,6 +49,7 @@ from livemail.storage.lmdb.records import (
 from livemail.storage.lmdb.rows import Transaction
 from livemail.storage.lmdb.schema import Environment, Tables
 from livemail.storage.lmdb.segments import Location, SegmentGone, SegmentReader, segment_path
+from livemail.storage.lmdb.unindexed import Span, read_kept, read_records
 from livemail.storage.queue.check import QueueCheck
 from livemail.storage.queue.records import milliseconds
 from livemail.storage.spool import HEAD
@@ -114,6 +115,7 @@ class Check:
         self._wanted: dict[bytes, int] = {}
         """Of messages, by digest: how many, and in the upper bits the octets their rows say it has."""
         self._places: list[bytes] = []
+        self._kept: list[Span] = []
         self._files = FileCheck(environment, tables, hash_key, self._found)
         self._with_files = with_files
         self._steps = self._run()
@@ -153,6 +155,8 @@ class Check:
             self._compare_contents(txn)
         self._references.clear()
         yield from self._read_contents()
+        for span in self._kept:
+            yield from self._read_span(span)
 
     # ---------------------------------------------------------------------------------------------------- the index
 
@@ -315,7 +319,9 @@ class Check:
 
     def _compare_contents(self, txn: Transaction) -> None:
         tables = self._tables
-        living: Counter[int] = Counter()
+        self._kept = read_kept(txn, tables)
+        living = Counter({span.segment: span.octets for span in self._kept})
+        kept_from = {span.segment: span.begin for span in self._kept}
         wanted, others, places = self._wanted, self._references, self._places
         unpack, pack, head = BLOB.unpack, _PLACE.pack, HEAD.size
         suspects = set()
@@ -331,7 +337,8 @@ class Check:
                     f"content {digest.hex()}",
                     f"{counted} messages, in mailboxes, queue and deleted mail, {references} references",
                 )
-            living[segment] += head + size
+            if not kept_from or offset < kept_from.get(segment, offset + 1):
+                living[segment] += head + size
             places.append(pack(segment, offset, digest))
         if wanted or suspects:
             self._name_messages(txn, wanted.keys() | suspects)
@@ -414,6 +421,26 @@ class Check:
                 self._octets += location.size
                 return location.size
         return 0
+
+    def _read_span(self, span: Span) -> Generator[Step, None, None]:
+        """Count what is whole among octets that the index does not know."""
+        messages = octets = done = told = 0
+        for record in read_records(self._folder, span):
+            if self._locate(record.digest) is None:
+                messages += 1
+                octets += record.location.size
+            done += record.octets
+            if done - told >= SLICE_OCTETS:
+                told = done
+                yield done, span.octets, "octets without index"
+        with self._environment.begin() as txn:
+            if span in read_kept(txn, self._tables):
+                self._found(
+                    "content-unindexed",
+                    f"{segment_path(self._folder, span.segment)}, offset {span.begin}",
+                    f"{messages} whole messages, {octets} octets, that the index does not know: it is older than they are;"
+                    " `livemail store repair` brings them to lost+found",
+                )
 
     def _locate(self, digest: bytes) -> Location | None:
         with self._environment.begin() as txn:

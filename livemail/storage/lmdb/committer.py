@@ -144,9 +144,9 @@ class Committer:
         return answers
 
     def close(self) -> None:
-        """Close the tail's file."""
+        """Close the tail's files."""
         self._flusher.close()
-        self._tail.close()
+        self._tail.finish(is_idle=not self._failure)
 
     def _run(self, batch: list[Work]) -> list[Answer]:
         """Commit a group, or its requests one by one when it fails as a whole."""

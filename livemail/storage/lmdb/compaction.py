@@ -43,6 +43,7 @@ from livemail.storage.lmdb.operations.group import Operation
 from livemail.storage.lmdb.records import BLOB, SEGMENT, TAIL, U32
 from livemail.storage.lmdb.schema import Environment, Tables
 from livemail.storage.lmdb.segments import Location, OpenSegment, SegmentGone, segment_path
+from livemail.storage.lmdb.unindexed import read_kept
 from livemail.storage.spool import HEAD, MAGIC, MemoryContent, Spool
 
 SLICE_OCTETS: Final = 1024 * 1024
@@ -73,17 +74,18 @@ class Move(Protocol):
 
 
 class Totals(NamedTuple):
-    """One row of ``seg``.  octets: of the whole segment; is_tail: it is still written."""
+    """One row of ``seg``.  octets: of the whole segment; is_tail: it is still written; is_kept: repair must see it first."""
 
     number: int
     octets: int
     dead: int
     is_adopted: bool
     is_tail: bool
+    is_kept: bool
 
     def is_due(self, percent: int) -> bool:
         """Whether so much is dead that its contents should move."""
-        return not self.is_adopted and 0 < self.dead >= self.octets * percent / 100
+        return not (self.is_adopted or self.is_kept) and 0 < self.dead >= self.octets * percent / 100
 
 
 class Slice(NamedTuple):
@@ -101,12 +103,13 @@ def read_totals(environment: Environment, tables: Tables, after: int) -> list[To
     with environment.begin() as txn:
         row = txn.get(b"tail", db=tables.meta)
         tail = TAIL.unpack(row)[0] if row else -1
+        kept = {span.segment for span in read_kept(txn, tables)}
         cursor = txn.cursor(tables.seg)
         if cursor.set_range(U32.pack(after + 1)):
             for key, value in cursor.iternext():
                 number = U32.unpack(key)[0]
                 octets, dead, state = SEGMENT.unpack(value)
-                found.append(Totals(number, octets, dead, bool(state), number == tail))
+                found.append(Totals(number, octets, dead, bool(state), number == tail, number in kept))
                 if len(found) == SCAN_ROWS:
                     break
     return found

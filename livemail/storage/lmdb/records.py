@@ -4,7 +4,7 @@ Keys are big-endian, so that their order is the numbers' order: A account u32, M
 Values are little-endian, because CPython's struct swaps byte by byte when the order is not the machine's.
 
     table    key               value
-    meta     text              "tail": `TAIL`; "next_account", "uid_validity": u64
+    meta     text              "tail": `TAIL`; "next_account", "uid_validity": u64; `livemail.storage.lmdb.unindexed`
     user     login, utf-8      A
     acct     A                 AccountRecord
     acnt     A                 `ACCOUNT_COUNTERS`

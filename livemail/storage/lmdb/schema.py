@@ -6,16 +6,19 @@ tebibyte, which costs address space and no disk, so that it never has to grow wh
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import lmdb
 
 from livemail.storage.lmdb.folder import TOO_FEW_FILES, StoreUnusable
+from livemail.storage.lmdb.segments import sync_folder
 from livemail.storage.settings import StorageSettings
 
 MAX_READERS = 1024
@@ -61,9 +64,28 @@ class Tables(NamedTuple):
     qdst: Any
 
 
+def make_index(folder: Path, settings: StorageSettings) -> None:
+    """Make a shard's index, whole or not at all: its name is there once it is flushed.  Raises StoreUnusable."""
+    new = folder / "data.mdb.new"
+    new.unlink(missing_ok=True)
+    with _told(folder):
+        environment = lmdb.open(
+            str(new), subdir=False, lock=False, map_size=settings.map_octets, max_dbs=64, mode=0o600, lib_version=0
+        )
+        try:
+            with environment.begin(write=True) as txn:
+                for name in Tables._fields:
+                    environment.open_db(name.encode(), txn)
+            environment.sync(True)
+        finally:
+            environment.close()
+    new.rename(folder / "data.mdb")
+    sync_folder(folder)
+
+
 def open_environment(folder: Path, settings: StorageSettings) -> tuple[Environment, Tables]:
-    """Open a shard's index, made when missing.  Raises StoreUnusable."""
-    try:
+    """Open a shard's index.  Raises StoreUnusable."""
+    with _told(folder):
         environment = lmdb.open(
             str(folder),
             map_size=settings.map_octets,
@@ -76,16 +98,31 @@ def open_environment(folder: Path, settings: StorageSettings) -> tuple[Environme
         _refuse_cut_short(environment, folder)
         environment.reader_check()
         return environment, Tables(*(environment.open_db(name.encode()) for name in Tables._fields))
+
+
+@contextlib.contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """Raise StoreUnusable, which says what to do, for what LMDB raises."""
+    file = folder / "data.mdb"
+    try:
+        yield
+    except (lmdb.InvalidError, lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.VersionMismatchError) as error:
+        raise StoreUnusable(
+            f"The index {file} is damaged ({error}).  It holds accounts, mailboxes, flags and the queue; the messages' contents"
+            f" are in {folder}/seg and are not touched.  Restore the store from a backup (livemail store restore); or put an"
+            " older copy of data.mdb in its place, which leaves mail that came after it to `livemail store repair`.  Only if the store"
+            " never held anything, move it away and start anew.  Nothing was changed."
+        ) from error
     except (lmdb.Error, MemoryError) as error:
         if os.strerror(errno.EMFILE) in str(error):
-            raise StoreUnusable(f"The index {folder}/data.mdb cannot be opened: {TOO_FEW_FILES}.") from error
+            raise StoreUnusable(f"The index {file} cannot be opened: {TOO_FEW_FILES}.") from error
         if os.strerror(errno.ENOSPC) in str(error):
             raise StoreUnusable(
-                f"The index {folder}/data.mdb cannot be opened: its disk is full, or has no inodes left; free some of it."
+                f"The index {file} cannot be opened: its disk is full, or has no inodes left; free some of it."
                 "  Nothing was changed."
             ) from error
         raise StoreUnusable(
-            f"The index {folder}/data.mdb cannot be opened: {error}.  If address space is limited (ulimit -v), lift that or"
+            f"The index {file} cannot be opened: {error}.  If address space is limited (ulimit -v), lift that or"
             " lower storage.map_octets; if the file is damaged, restore the store from a backup.  Nothing was changed."
         ) from error
 

@@ -1,15 +1,17 @@
 """Segment files: the contents, one record behind the other.
 
     seg/00000000.seg    head, content, head, content, …      (`livemail.storage.spool.HEAD`)
+    seg/acknowledged    how far they were committed          (`livemail.storage.lmdb.mark`)
 
-One segment is the *tail*, the others never change again.  The index says how many octets of the tail count; what lies
-behind was never acknowledged and is cut off when the store is opened.  A large message is a segment of its own: its spool
-file, renamed.
+One segment is the *tail*, the others never change again.  The index says how many octets of the tail count; what a crash left
+behind them was never acknowledged and is cut off when the store is opened (`livemail.storage.lmdb.recovery`).  A large message
+is a segment of its own: its spool file, renamed.
 
 A record is trusted only after its head was compared with what the index expects, and its crc32 where it is read whole.
 
 Order of a commit: write the records, flush the file (and the folder, when a file is new) while the index's transaction is
-filled, and only when that is done commit the index.  Order of a removal: commit the index, then unlink.  A crash between leaves a file no index row names: removed at the next start.
+filled, and only when that is done commit the index.  Order of a removal: commit the index, then unlink.  A crash between leaves a file no
+index row names: removed at the next start.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from typing import Final, NamedTuple
 from livemail.mail.content import CHUNK_OCTETS, Content
 from livemail.mail.errors import StorageFailed
 from livemail.storage.failpoints import failpoint
+from livemail.storage.lmdb.mark import Committed, MarkWriter, end_mark
 from livemail.storage.spool import HEAD, MAGIC, MemoryContent, SpooledContent
 
 MAX_OPEN: Final = 64
@@ -156,6 +159,7 @@ class Tail:
         self._fd = -1
         self._fd_number = -1
         self._is_unflushed = self._is_folder_changed = False
+        self._mark = MarkWriter(folder)
         self._committed = (number, size, next_number)
         self.number, self.size, self.next_number = self._committed
 
@@ -202,7 +206,9 @@ class Tail:
 
     def commit(self) -> None:
         """The index has been committed with ``number``, ``size`` and ``next_number``."""
-        self._committed = (self.number, self.size, self.next_number)
+        if self.is_changed:
+            self._mark.note(Committed(self.next_number, self.number, self.size))
+            self._committed = (self.number, self.size, self.next_number)
 
     def rewind(self) -> None:
         """The commit did not happen: what was written since counts no more.
@@ -253,6 +259,13 @@ class Tail:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = self._fd_number = -1
+
+    def finish(self, *, is_idle: bool) -> None:
+        """Nothing more will be written.  is_idle: all that was has been committed or undone."""
+        self.close()
+        self._mark.close()
+        if is_idle:
+            end_mark(self.folder)
 
     def _open_tail(self, *, may_advance: bool) -> bool:
         """Open the tail's file, a new one when it is full.  Returns whether a file was made."""

@@ -48,7 +48,7 @@ from livemail.storage.lmdb.operations.group import Event, Operation
 from livemail.storage.lmdb.operations.repair import Planner, Repair
 from livemail.storage.lmdb.queue import LMDBQueue
 from livemail.storage.lmdb.reader import Reader
-from livemail.storage.lmdb.recovery import recover_tail, refuse_lost
+from livemail.storage.lmdb.recovery import make_or_refuse, recover_tail
 from livemail.storage.lmdb.schema import open_environment
 from livemail.storage.lmdb.segments import SegmentReader, Tail
 from livemail.storage.lmdb.stories import StorySearch
@@ -111,7 +111,7 @@ class LMDBStore:
         self._quotas = Quotas.of(settings) if quotas is None else quotas
         self._now = now
         self._run_blocking = run_blocking
-        refuse_lost(folder)
+        make_or_refuse(folder, settings)
         self._environment, self._tables = open_environment(folder.shard, settings)
         try:
             tail = recover_tail(folder, self._environment, self._tables, settings)

@@ -180,6 +180,10 @@ def break_(what: str) -> None:
             Tail.flush = _only_file  # type: ignore[method-assign]
         case "index-before-contents":
             _commit_first()
+        case "index-made-in-place":
+            from livemail.storage.lmdb import recovery
+
+            recovery.make_index = lambda *_: None  # type: ignore[attr-defined]
         case "spool-not-flushed":
             from livemail.storage import spool
 

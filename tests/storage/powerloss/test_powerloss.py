@@ -1,8 +1,8 @@
 """The power fails at any step: what a disk may then hold is built, opened and compared with what was acknowledged.
 
 A real workload runs once under a recorder of its writes, flushes and names (`record.c`); states of the disk are built from the
-record by rules that promise less than file systems do (`states`), each is opened as at a start and judged (`judge`).  The
-power fails from the first acknowledgement on: before it there is nothing to lose.
+record by rules that promise less than file systems do (`states`), each is opened as at a start and judged (`judge`).  Before
+the first acknowledgement there is nothing to lose, but the store must open all the same.
 
 LIVEMAIL_TEST_CRASH_STATES: how many different states, over all (3000); LIVEMAIL_TEST_CRASH_SEED: of workload and choice (1).
 """
@@ -57,16 +57,16 @@ def recorded(library: Path, folder: Path, kind: str, *, rounds: int = 12, broken
     return disk
 
 
-def judged(disk: Disk, folder: Path, kind: str, count: int, *, stop: bool = False) -> tuple[int, list[str]]:
+def judged(
+    disk: Disk, folder: Path, kind: str, count: int, moments: range, *, stop: bool = False
+) -> tuple[int, list[str]]:
     """Build and judge ``count`` different states; return how many there were, and what was wrong.  stop: at the first wrong."""
     chosen = random.Random(SEED)
     seen: set[bytes] = set()
     wrong: list[str] = []
     root = folder / "data"
     for _ in range(20):
-        moments = list(range(disk.acknowledged[0][0] + 1, disk.moments + 1))
-        chosen.shuffle(moments)
-        for moment in moments:
+        for moment in chosen.sample(moments, len(moments)):
             told = disk.told(moment)
             for tree in disk.at(moment).states(AT_A_MOMENT, chosen):
                 name = name_of(tree, len(told))
@@ -110,9 +110,22 @@ def test_no_state_a_disk_can_be_in_after_a_power_failure_lacks_what_was_acknowle
     assert {name: octets for name, octets in whole.items() if not name.endswith(("lock.mdb", "/lock"))} == tree_of(
         memory / "left"
     )
-    states, wrong = judged(disk, memory, kind, count)
+    states, wrong = judged(disk, memory, kind, count, range(disk.moments + 1))
     assert wrong == []
     assert states == count
+
+
+def test_a_power_failure_while_a_store_is_made_leaves_one_that_opens(library, memory):
+    disk = recorded(library, memory, "lmdb", rounds=0)
+    states, wrong = judged(disk, memory, "lmdb", STATES // 2, range(disk.acknowledged[0][0] + 1))
+    assert wrong == []
+    assert states > 100
+
+
+def test_an_index_that_is_made_in_its_place_is_noticed(library, memory):
+    disk = recorded(library, memory, "lmdb", rounds=0, broken="index-made-in-place")
+    states, wrong = judged(disk, memory, "lmdb", 3000, range(disk.acknowledged[0][0] + 1), stop=True)
+    assert any("does not open" in what for what in wrong), f"{states} states and nothing noticed"
 
 
 @pytest.mark.parametrize(
@@ -128,5 +141,5 @@ def test_no_state_a_disk_can_be_in_after_a_power_failure_lacks_what_was_acknowle
 )
 def test_a_promise_that_is_broken_is_noticed(library, memory, broken, kind):
     disk = recorded(library, memory, kind, broken=broken)
-    states, wrong = judged(disk, memory, kind, 600, stop=True)
+    states, wrong = judged(disk, memory, kind, 600, range(disk.acknowledged[0][0] + 1, disk.moments + 1), stop=True)
     assert wrong, f"{states} states and nothing noticed"

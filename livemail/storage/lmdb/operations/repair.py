@@ -7,12 +7,14 @@ same walk is the plan that ``--dry-run`` prints and the work that is done.
     the content is missing      the message is taken out; a backup may have it
     no mailbox, no account      the message goes to lost+found of its account, else of the first account there is
     nobody refers to a content  it becomes a message in lost+found
+    octets without index        their contents take the place of those that are missing, else become messages in lost+found
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,6 +51,7 @@ from livemail.storage.lmdb.records import (
 from livemail.storage.lmdb.rows import Transaction
 from livemail.storage.lmdb.schema import Tables
 from livemail.storage.lmdb.segments import Location, SegmentGone, SegmentReader
+from livemail.storage.lmdb.unindexed import Span, kept_key, read_kept, read_records
 from livemail.storage.queue.check import QueueCheck
 from livemail.storage.queue.records import milliseconds
 from livemail.storage.spool import HEAD
@@ -94,6 +97,7 @@ class Planner:
         """segments: their folder.  now: seconds since the epoch."""
         self._txn = txn
         self._tables = tables
+        self._folder = segments
         self._segments = SegmentReader(segments)
         self._data = segments.parents[2]
         self._now = now
@@ -106,6 +110,8 @@ class Planner:
         self._validity = U64.unpack(given)[0] if given is not None else 0
         self.fixes: list[Repaired] = []
         self.writes: list[Write] = []
+        self.emptied: list[int] = []
+        """Segments that held octets without index, none of them needed."""
 
     def plan(self) -> Planner:
         """Decide everything."""
@@ -232,7 +238,7 @@ class Planner:
         changed = changed._replace(size=size)
         self._references[message.digest] += 1
         if box is None:
-            self._adopt(key, changed, cache or b"", where)
+            self._adopt(key, changed, cache or b"", where, "message-orphan")
             return
         if changed != message and not (self.fixes and self.fixes[-1].where == where):
             self._fix("message-row", where, "UID, ModSeq, keywords and size are as key, mailbox and content say")
@@ -317,24 +323,57 @@ class Planner:
         return self._data / os.fsdecode(root) if root is not None else None
 
     def _walk_contents(self) -> None:
-        living: Counter[int] = Counter()
+        kept = read_kept(self._txn, self._tables)
+        found = self._kept_records(kept)
+        living = Counter({span.segment: span.octets for span in kept if not self._accounts})
         for digest, row in self._txn.cursor(self._tables.blob).iternext():
             references, *rest = BLOB.unpack(row)
+            place = found.pop(digest, None)
+            if place is not None and self._read(digest, row) is None:
+                rest = list(place)
             counted = self._references[digest] + self._others[digest]
             if not counted:
-                counted = self._rescue(digest, row)
+                counted = self._rescue(digest, BLOB.pack(references, *rest))
             if not counted:
                 self.writes.append(("blob", digest, None))
                 continue
             living[rest[0]] += HEAD.size + rest[2]
+            new = BLOB.pack(counted, *rest)
             if counted != references:
                 self._fix(
                     "content-references", f"content {digest.hex()}", f"{counted} refer to it, not {references}",
-                    ("blob", digest, BLOB.pack(counted, *rest)),
+                    ("blob", digest, new),
                 )  # fmt: skip
+            elif new != row:
+                where = f"content {digest.hex()}"
+                self._fix("content-unindexed", where, f"it is found again in segment {rest[0]}", ("blob", digest, new))
+        for digest, location in found.items():
+            row = BLOB.pack(1, *location)
+            if self._rescue(digest, row, "content-unindexed"):
+                self.writes.append(("blob", digest, row))
+                living[location.segment] += HEAD.size + location.size
         self._total_segments(living)
+        for span in kept:
+            if not living[span.segment]:
+                self.writes.append(("seg", U32.pack(span.segment), None))
+                self.emptied.append(span.segment)
 
-    def _rescue(self, digest: bytes, row: bytes) -> int:
+    def _kept_records(self, kept: Sequence[Span]) -> dict[bytes, Location]:
+        """Return the contents among octets that the index does not know; they are kept no more, if there is whom to give them."""
+        found: dict[bytes, Location] = {}
+        for span in kept:
+            if not self._accounts:
+                self._fix(
+                    "content-unindexed", span.where, "there is no account to give its messages to; they stay there"
+                )
+                continue
+            records = {record.digest: record.location for record in read_records(self._folder, span)}
+            what = f"{len(records)} whole messages in {span.octets} octets; what is not needed is given back"
+            self._fix("content-unindexed", span.where, what, ("meta", kept_key(span.segment), None))
+            found = records | found
+        return found
+
+    def _rescue(self, digest: bytes, row: bytes, kind: str = "content-references") -> int:
         """A content nobody refers to; returns how many do now."""
         octets = self._read(digest, row)
         where = f"content {digest.hex()}"
@@ -346,7 +385,7 @@ class Planner:
             prepared.bits or RECORD_VERSION, 0, 0, 0, 1, self._now, 0, len(octets), prepared.header_size, self._now, 0, 0,
             digest, *prepared.ends, prepared.ends[3],
         )  # fmt: skip
-        return self._adopt(b"", message, prepared.cache, where)
+        return self._adopt(b"", message, prepared.cache, where, kind)
 
     def _total_segments(self, living: Counter[int]) -> None:
         txn, tables = self._txn, self._tables
@@ -364,7 +403,7 @@ class Planner:
 
     # ------------------------------------------------------------------------------------------------------ lost+found
 
-    def _adopt(self, key: bytes, message: Message, cache: bytes, where: str) -> int:
+    def _adopt(self, key: bytes, message: Message, cache: bytes, where: str, kind: str) -> int:
         """File a message in lost+found of its account, else of the first; returns how many references that makes."""
         account = key[:4] if key[:4] in self._accounts else min(self._accounts, default=b"")
         if not account:
@@ -382,9 +421,7 @@ class Planner:
         writes: list[Write] = [("msg", new, moved.pack()), ("cache", new, cache)]
         if key:
             writes = [("msg", key, None), ("cache", key, None), *writes]
-        self._fix(
-            "message-orphan" if key else "content-references", where, f"it goes to {LOST} as UID {moved.uid}", *writes
-        )
+        self._fix(kind, where, f"it goes to {LOST} as UID {moved.uid}", *writes)
         box.count(moved)
         return 1
 
@@ -455,6 +492,7 @@ class Repair:
         if plan.writes:
             for table in (group.tables.opened, group.tables.unseen):
                 group.txn.drop(table, delete=False)
+        group.removed_segments += plan.emptied
         group.ledger.forget()
         return plan.fixes
 
