@@ -57,6 +57,9 @@ def main() -> int:
         help="messages in the mailboxes (default 1000,…,1000000)",
     )
     last.add_argument("--rounds", type=int, default=200, help="commands of each kind in each mailbox (default 200)")
+    last.add_argument(
+        "--gaps", type=int, default=growth.GAPS, metavar="N", help="places expunged in each 1,000 messages (default 10)"
+    )
     last.add_argument("--plot", type=Path, metavar="FILE", help="draw the medians as an SVG")
     options = parser.parse_args()
     try:
@@ -68,7 +71,9 @@ def main() -> int:
             elif options.measure == "filters":
                 lines = filters.measure(folder, runs=options.runs, count=options.messages, size=options.size)
             elif options.measure == "growth":
-                lines = growth.measure(folder, runs=options.rounds, sizes=options.sizes, plot=options.plot)
+                lines = growth.measure(
+                    folder, runs=options.rounds, sizes=options.sizes, gaps=options.gaps, plot=options.plot
+                )
             elif options.measure == "queue":
                 lines = relay.measure_queue(folder, runs=options.runs, count=options.messages, size=options.size)
             elif options.measure == "relay":

@@ -28,7 +28,7 @@ class UIDRuns(Sequence[UID]):
         self._firsts = array(_TYPE)
         self._lasts = array(_TYPE)
         self._count = 0
-        self._before: Sequence[int] | None = None
+        self._before = array(_TYPE)
         for first, last in ranges:
             self._add(first, last)
 
@@ -41,11 +41,20 @@ class UIDRuns(Sequence[UID]):
         made.extend(uids)
         return made
 
+    @classmethod
+    def of_ends(cls, firsts: array[int], lasts: array[int]) -> UIDRuns:
+        """Make one of the ends of its runs, ascending and disjoint; a run after the other would take twenty times as long."""
+        made = cls()
+        made._firsts, made._lasts = firsts, lasts
+        if firsts:
+            made._count = made._starts()[-1] + lasts[-1] - firsts[-1] + 1
+        return made
+
     def copy(self) -> UIDRuns:
         """Return another with the same UIDs."""
         made = UIDRuns()
-        made._firsts, made._lasts = self._firsts[:], self._lasts[:]
-        made._count, made._before = self._count, self._before
+        made._firsts, made._lasts, made._before = self._firsts[:], self._lasts[:], self._before[:]
+        made._count = self._count
         return made
 
     @property
@@ -53,13 +62,17 @@ class UIDRuns(Sequence[UID]):
         """(first, last) of each run."""
         return tuple(zip(self._firsts, self._lasts, strict=True))
 
+    @property
+    def run_count(self) -> int:
+        """How many runs there are."""
+        return len(self._firsts)
+
     def _add(self, first: UID, last: UID) -> None:
         if self._lasts and self._lasts[-1] + 1 == first:
             self._lasts[-1] = last
         else:
             self._firsts.append(first)
             self._lasts.append(last)
-            self._before = None
         self._count += last - first + 1
 
     # ------------------------------------------------------------------------------------------------------ as a list
@@ -113,12 +126,14 @@ class UIDRuns(Sequence[UID]):
         return made
 
     def _starts(self) -> Sequence[int]:
-        """Return the index of each run's first UID."""
-        if self._before is None:
+        """Return the index of each run's first UID; those before the first change are known from the last time."""
+        before, known = self._before, len(self._before)
+        if known < len(self._firsts):
+            start = before[-1] + self._lasts[known - 1] - self._firsts[known - 1] + 1 if known else 0
             # A run of n UIDs reaches n - 1 above its first, so each is preceded by one more than the differences say.
-            reaches = accumulate(map(sub, self._lasts, self._firsts), initial=0)
-            self._before = array(_TYPE, map(add, reaches, range(len(self._firsts))))
-        return self._before
+            reaches = accumulate(map(sub, self._lasts[known:-1], self._firsts[known:-1]), initial=start)
+            before.extend(map(add, reaches, range(len(self._firsts) - known)))
+        return before
 
     def position(self, uid: UID) -> int:
         """Return how many UIDs are lower: where ``uid`` stands, or would."""
@@ -161,7 +176,7 @@ class UIDRuns(Sequence[UID]):
                 gone -= self._lasts[high - 1] - last
             self._firsts[low:high], self._lasts[low:high] = firsts, lasts
             self._count -= gone
-            self._before = None
+            del self._before[low:]
 
 
 def _stretch(uids: Sequence[UID], at: int, end: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from itertools import islice
 
 import pytest
 
@@ -11,8 +12,8 @@ from livemail.interfaces.storage import FLAGS, UID_
 from livemail.mail.flags import FLAGGED, SEEN, FlagChange
 from livemail.mail.ids import UIDSet
 from livemail.storage.lmdb import opening
-from livemail.storage.lmdb.opening import HEAD, UNSEEN, NoteOpening
-from livemail.storage.lmdb.records import pack_ranges
+from livemail.storage.lmdb.opening import HEAD, UNSEEN, NoteOpening, unpack_noted
+from livemail.storage.lmdb.records import U32, pack_ranges
 from tests.contracts.stores import message
 from tests.storage.lmdb_rig import FolderRig
 from tests.storage.test_lmdb_check import change
@@ -52,9 +53,9 @@ def reads(monkeypatch):
     seen = []
     walk = opening._uids_from
 
-    def counted(txn, tables, key, first):
+    def counted(txn, tables, key, first, end):
         seen.append(first)
-        return walk(txn, tables, key, first)
+        return walk(txn, tables, key, first, end)
 
     monkeypatch.setattr(opening, "_uids_from", counted)
     return seen
@@ -202,3 +203,59 @@ def test_random_work_looks_the_same_with_notes_and_without(rig):
             first = next((at for at, row in enumerate(rows, 1) if not row[FLAGS] & SEEN), 0)
             assert select(rig) == ([row[UID_] for row in rows], first)
     assert noted(rig)[0] != []
+
+
+def test_an_opening_by_notes_reads_neither_old_rows_nor_those_of_the_next_mailbox(rig, monkeypatch):
+    monkeypatch.setattr(opening, "BATCH_ROWS", 1000)
+    fill(rig, 100, flags=SEEN)
+    fill(rig, 10)
+    rig.wait(rig.account.create_mailbox("behind"))
+    rig.append(rig.account, "behind", *(message(str(at)) for at in range(100)))
+    select(rig)
+    fill(rig, 2)
+    read = []
+    monkeypatch.setattr(opening, "islice", lambda rows, most: islice((read.append(row) or row for row in rows), most))
+    assert select(rig) == ([*range(1, 113)], 101)
+    assert len(read) < 20
+
+
+def test_what_was_noted_is_unpacked_once(rig, monkeypatch):
+    fill(rig, 20)
+    inbox = rig.info(rig.account).id
+    rig.wait(rig.account.expunge(inbox, UIDSet.of([3, 9]), only_deleted=False))
+    select(rig)
+    unpacked = []
+    monkeypatch.setattr(opening, "unpack_noted", lambda row: unpacked.append(row) or unpack_noted(row))
+    assert [select(rig)[0] for _ in range(3)] == [[1, 2, *range(4, 9), *range(10, 21)]] * 3
+    assert len(unpacked) == 1
+
+
+def test_a_session_does_not_change_what_the_next_is_given(rig):
+    fill(rig, 20)
+    select(rig)
+    mine = rig.wait(rig.account.select("INBOX", False)).uids
+    mine.remove(UIDSet.of([5]))
+    mine.extend([99])
+    assert select(rig)[0] == [*range(1, 21)]
+
+
+def test_only_so_many_gaps_are_kept_unpacked(rig, monkeypatch):
+    monkeypatch.setattr(opening, "KEPT_RUNS", 4)
+    for name in ("a", "b", "c"):
+        rig.wait(rig.account.create_mailbox(name))
+        rig.append(rig.account, name, *(message(str(at)) for at in range(9)))
+        rig.wait(rig.account.expunge(rig.info(rig.account, name).id, UIDSet.of([4]), only_deleted=False))
+        for _ in range(2):
+            assert select(rig, name)[0] == [1, 2, 3, 5, 6, 7, 8, 9]
+    kept = rig.store.reader.kept_openings
+    assert kept.runs == sum(len(uids.ranges) for _, uids in kept.by_mailbox.values()) == 4
+    assert [select(rig, name)[0] for name in ("a", "b", "c")] == [[1, 2, 3, 5, 6, 7, 8, 9]] * 3
+
+
+def test_a_full_walk_does_not_believe_the_counters(rig):
+    fill(rig, 20)
+    change(rig, "mcnt", lambda row: U32.pack(5)[::-1] + row[4:])
+    assert rig.info(rig.account).uid_next == 5
+    assert select(rig)[0] == [*range(1, 21)]
+    rig.wait(rig.store.repair())
+    assert select(rig)[0] == [*range(1, 21)]

@@ -18,6 +18,7 @@ import sys
 from array import array
 from itertools import islice
 from struct import Struct
+from threading import Lock
 from typing import Final, Self
 
 import msgspec
@@ -49,6 +50,12 @@ NOTE_FROM: Final = 1000
 """Messages, or log rows, from which on what a walk found is noted."""
 
 BATCH_ROWS: Final = 1000
+
+FIRST_ROWS: Final = 8
+"""Rows looked at before batches are: the message that was noted is the first without \\Seen, mostly."""
+
+KEPT_RUNS: Final = 1_000_000
+"""Runs of UIDs kept unpacked, of all mailboxes together: twenty octets each."""
 
 LONG_WALK: Final = 50_000
 """Messages from which on a walk is for a thread: a million take a quarter of a second."""
@@ -84,9 +91,48 @@ class Opening(msgspec.Struct):
     is_worth_noting: bool
 
 
-def read_opening(txn: Transaction, tables: Tables, key: bytes, counters: Counters) -> Opening:
+def unpack_noted(row: bytes) -> UIDRuns:
+    """Return the UIDs of a row of ``opened``."""
+    flat = array("I")
+    flat.frombytes(row[HEAD.size :])
+    if sys.byteorder == "big":
+        flat.byteswap()
+    return UIDRuns.of_ends(flat[::2], flat[1::2])
+
+
+class KeptOpenings:
+    """Rows of ``opened`` as they were unpacked last, so that a mailbox with ten thousand gaps is unpacked once.
+
+    A row that was written anew is another row, and unpacked anew.  by_mailbox: row and UIDs, the least lately used first.  runs: in
+    all of them.
+    """
+
+    def __init__(self) -> None:
+        self.by_mailbox: dict[bytes, tuple[bytes, UIDRuns]] = {}
+        self.runs = 0
+        self._lock = Lock()  # A long walk reads in a thread.
+
+    def unpack(self, key: bytes, row: bytes) -> UIDRuns:
+        """Return the UIDs of a mailbox's row; the caller's own."""
+        with self._lock:
+            kept = self._take(key)
+            uids = kept[1] if kept is not None and kept[0] == row else unpack_noted(row)
+            self.by_mailbox[key] = row, uids
+            self.runs += uids.run_count
+            while self.runs > KEPT_RUNS and len(self.by_mailbox) > 1:
+                self._take(next(iter(self.by_mailbox)))
+            return uids.copy()
+
+    def _take(self, key: bytes) -> tuple[bytes, UIDRuns] | None:
+        kept = self.by_mailbox.pop(key, None)
+        if kept is not None:
+            self.runs -= kept[1].run_count
+        return kept
+
+
+def read_opening(txn: Transaction, tables: Tables, key: bytes, counters: Counters, kept: KeptOpenings) -> Opening:
     """Return what opening a mailbox needs.  key: of the mailbox."""
-    uids, read = _noted_uids(txn, tables, key, counters)
+    uids, read = _noted_uids(txn, tables, key, counters, kept)
     if uids is None:
         uids, read = _all_uids(txn, tables, key), counters.exists
     first, passed = _first_unseen(txn, tables, key, counters)
@@ -102,7 +148,9 @@ def is_long_walk(txn: Transaction, tables: Tables, key: bytes) -> bool:
     return row is None or counters.floor > HEAD.unpack_from(row)[0]
 
 
-def _noted_uids(txn: Transaction, tables: Tables, key: bytes, counters: Counters) -> tuple[UIDRuns | None, int]:
+def _noted_uids(
+    txn: Transaction, tables: Tables, key: bytes, counters: Counters, kept: KeptOpenings
+) -> tuple[UIDRuns | None, int]:
     """Return the UIDs by what was noted, and how much had to be read beside; None when that is nothing, or too old."""
     row = txn.get(key, db=tables.opened)
     if row is None:
@@ -110,7 +158,7 @@ def _noted_uids(txn: Transaction, tables: Tables, key: bytes, counters: Counters
     modseq, uid_next = HEAD.unpack_from(row)
     if counters.floor > modseq:
         return None, 0
-    uids = UIDRuns(unpack_ranges(row[HEAD.size :]))
+    uids = kept.unpack(key, row)
     gone: list[tuple[int, int]] = []
     read = 0
     if modseq < counters.highest:
@@ -121,7 +169,7 @@ def _noted_uids(txn: Transaction, tables: Tables, key: bytes, counters: Counters
                     break
                 gone += unpack_ranges(packed)
                 read += 1
-        tail = _uids_from(txn, tables, key, uid_next)
+        tail = _uids_from(txn, tables, key, uid_next, counters.uid_next)
         read += len(tail)
         uids.remove(UIDSet(gone))
         uids.extend(tail)
@@ -134,15 +182,16 @@ def _ids(key: bytes) -> tuple[int, int]:
 
 
 def _all_uids(txn: Transaction, tables: Tables, key: bytes) -> UIDRuns:
-    return UIDRuns.of(_uids_from(txn, tables, key, 0))
+    """Whatever the counters say: `faults` is asked about damaged stores too."""
+    return UIDRuns.of(_uids_from(txn, tables, key, 0, MAX_UID + 1))
 
 
-def _uids_from(txn: Transaction, tables: Tables, key: bytes, first: int) -> array[int]:
-    """Read the keys only, and take every third u32 of them."""
+def _uids_from(txn: Transaction, tables: Tables, key: bytes, first: int, end: int) -> array[int]:
+    """Read the keys only, and take every third u32 of them.  end: no UID is as high; with UIDNEXT the next mailbox is left alone."""
     uids = array("I")
     cursor = txn.cursor(tables.msg)
-    if cursor.set_range(key + U32.pack(first)):
-        keys = cursor.iternext(values=False)
+    if first < end and cursor.set_range(key + U32.pack(first)):
+        keys = islice(cursor.iternext(values=False), end - first)
         while some := list(islice(keys, BATCH_ROWS)):
             is_last = not some[-1].startswith(key)
             if is_last:
@@ -169,7 +218,7 @@ def _first_unseen(txn: Transaction, tables: Tables, key: bytes, counters: Counte
     # The mailbox has one without \Seen, so that the walk ends before the next mailbox begins.
     rows = cursor.iternext(keys=False)
     passed = 0
-    while some := b"".join(islice(rows, BATCH_ROWS)):
+    while some := b"".join(islice(rows, BATCH_ROWS if passed else FIRST_ROWS)):
         at = some[FLAGS_AT :: MESSAGE.size].translate(_UNSEEN_TO_NUL).find(0)
         if at >= 0:
             return _UID_AT.unpack_from(some, at * MESSAGE.size)[0], passed + at
@@ -193,7 +242,7 @@ def _unseen_below(txn: Transaction, tables: Tables, key: bytes, noted: int) -> i
 def faults(txn: Transaction, tables: Tables, key: bytes, counters: Counters) -> list[str]:
     """Return what is wrong with the notes of a mailbox."""
     found = []
-    uids, _ = _noted_uids(txn, tables, key, counters)
+    uids, _ = _noted_uids(txn, tables, key, counters, KeptOpenings())
     if uids is not None and uids != _all_uids(txn, tables, key):
         found.append("the UIDs noted are not those there are")
     row = txn.get(key, db=tables.unseen)

@@ -35,7 +35,7 @@ from livemail.mail.ids import UID, AccountId, MailboxId, ModSeq, UIDSet
 from livemail.storage.lmdb.content import StoredContent
 from livemail.storage.lmdb.deleted.reading import read_deleted, read_kept
 from livemail.storage.lmdb.files.reading import FileGone, MaildirReader
-from livemail.storage.lmdb.opening import Counters, NoteOpening, is_long_walk, read_opening
+from livemail.storage.lmdb.opening import Counters, KeptOpenings, NoteOpening, is_long_walk, read_opening
 from livemail.storage.lmdb.records import (
     ACCOUNT_COUNTERS,
     BITS_AND_ENDS,
@@ -98,6 +98,7 @@ class Reader:
         self._tables = tables
         self._segments = segments
         self._maildirs = maildirs
+        self.kept_openings = KeptOpenings()
         self._is_open = True
 
     def close(self) -> None:
@@ -232,7 +233,7 @@ class Reader:
             info = self._mailbox(txn, account, name)
             key = MAILBOX_KEY.pack(account, info.id)
             counters = Counters.of(txn.get(key, db=self._tables.mcnt))
-            opening = read_opening(txn, self._tables, key, counters)
+            opening = read_opening(txn, self._tables, key, counters, self.kept_openings)
         first = opening.uids.position(opening.first_unseen) + 1 if opening.first_unseen else 0
         note = NoteOpening(account, info.id, counters, opening) if opening.is_worth_noting else None
         return Selected(info, opening.uids, first), note
