@@ -83,6 +83,11 @@ def _compact(arguments: argparse.Namespace, target: Target) -> int:
         f"{result['before']:,} octets before, {result['after']:,} after, {result['returned']:,} returned:"
         f" {counted(result['segments'], 'segment')} gone, {result['moved']:,} octets copied"
     )
+    if result["deleted"]:
+        lines.append(
+            f"{result['deleted']:,} octets are deleted mail that can come back ([storage] undelete); `livemail message purge` lets it go"
+            " before its time"
+        )
     say(arguments, result, "\n".join(lines))
     return EX_PROBLEMS if result["damaged"] else 0
 

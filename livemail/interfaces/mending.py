@@ -15,7 +15,7 @@ class Compacted(msgspec.Struct, frozen=True):
 
     before, after: what the store's contents took on disk; mail that comes in meanwhile is in ``after``.  returned: of the
     segments that went, less what was copied.  segments: how many went.  moved: copied.  damaged: what could not be read, and
-    stays.
+    stays.  deleted: octets of expunged mail that can still come back (`livemail.interfaces.undelete`), and takes room until then.
     """
 
     before: int
@@ -24,6 +24,7 @@ class Compacted(msgspec.Struct, frozen=True):
     segments: int
     moved: int
     damaged: tuple[str, ...]
+    deleted: int = 0
 
 
 class IMendStore(Interface):

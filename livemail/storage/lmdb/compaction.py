@@ -38,6 +38,7 @@ from livemail.interfaces.storage import Progress
 from livemail.mail.content import Content
 from livemail.mail.errors import MailError, StorageFailed, StorageFull
 from livemail.storage.disk import Disk
+from livemail.storage.lmdb.deleted.reading import read_all_kept
 from livemail.storage.lmdb.operations.compaction import EndTail, Relocate
 from livemail.storage.lmdb.operations.group import Operation
 from livemail.storage.lmdb.records import BLOB, SEGMENT, TAIL, U32
@@ -274,7 +275,12 @@ class Compaction:
             self._lock.release()
         gone = aimed.keys() - {each.number for each in after}
         returned = sum(aimed[number].octets for number in gone) - moved
-        return Compacted(_octets(before), _octets(after), returned, len(gone), moved, tuple(skipped))
+        deleted = await self._run_blocking(self._read_kept)
+        return Compacted(_octets(before), _octets(after), returned, len(gone), moved, tuple(skipped), deleted)
+
+    def _read_kept(self) -> int:
+        with self._environment.begin() as txn:
+            return read_all_kept(txn, self._tables).octets
 
     async def _totals(self) -> list[Totals]:
         found: list[Totals] = []

@@ -21,6 +21,12 @@ def read_kept(txn: Transaction, tables: Tables, account: int) -> Kept:
     return Kept(*TOTALS.unpack(row)) if row is not None else Kept(0, 0)
 
 
+def read_all_kept(txn: Transaction, tables: Tables) -> Kept:
+    """Return how much is kept of all accounts."""
+    totals = [TOTALS.unpack(row) for row in txn.cursor(tables.gcnt).iternext(keys=False)]
+    return Kept(sum(messages for messages, _ in totals), sum(octets for _, octets in totals))
+
+
 def read_deleted(txn: Transaction, tables: Tables, account: int, after: bytes, limit: int) -> list[DeletedMessage]:
     """Return the kept messages behind a key, the longest kept first.  One whose row is damaged is left out."""
     prefix = U32.pack(account)
