@@ -70,6 +70,8 @@ class Model:
         self.origins = 0
         self.touched: list[ModelMessage] = []
         self.expunged: list[tuple[ModelMailbox, int]] = []
+        self.kept: list[tuple[str, ModelMessage]] = []
+        """What was expunged and can come back: where it was, and what it was then."""
 
     def box(self, name: str) -> ModelMailbox:
         if name not in self.boxes:
@@ -101,6 +103,7 @@ class Model:
         self.box(name)
         if name == "INBOX" or any(other.startswith(name + "/") for other in self.boxes):
             raise NotPermitted
+        self.kept += [(name, replace(message)) for message in self.boxes[name].messages]
         del self.boxes[name]
 
     def rename(self, old: str, new: str) -> None:
@@ -186,8 +189,21 @@ class Model:
         chosen = {
             m.uid for m in box.messages if (uids is None or m.uid in uids) and (not only_deleted or m.flags & DELETED)
         }
+        self.kept += [(name, replace(message)) for message in box.named(chosen)]
         self._remove(box, chosen)
         return chosen
+
+    def take_back(self, kept: tuple[str, ModelMessage], into: str) -> int:
+        """Undelete one; return its new UID."""
+        if into not in self.boxes:
+            self.create(into)
+        self.kept.remove(kept)
+        box = self.boxes[into]
+        back = replace(kept[1], uid=box.uid_next, flags=kept[1].flags & ~DELETED, modseq=0)
+        box.uid_next += 1
+        box.messages.append(back)
+        self.touched.append(back)
+        return back.uid
 
     def _remove(self, box: ModelMailbox, uids: set[int]) -> None:
         box.messages = [m for m in box.messages if m.uid not in uids]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from livemail.interfaces.storage import AppendItem, Delivery
+from livemail.interfaces.storage import EMAIL_ID, AppendItem, Delivery
 from livemail.mail.flags import FlagChange
 from livemail.mail.ids import UIDSet
 from tests.contracts.model import Model
@@ -50,6 +52,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.view = View()
         self.watch = self.rig.wait(self.view.start(self.account))
         self.uid_validities = {}
+        self.emails = {}
         self.stamp()
 
     def teardown(self):
@@ -190,6 +193,28 @@ class StoreMachine(RuleBasedStateMachine):
         removed, expected = self.both(call, "expunge", name, chosen, only_deleted=only_deleted)
         assert set(removed) == expected
 
+    @rule(pick=st.integers(0, 9), count=st.integers(1, 3), into=names)
+    def undelete(self, pick, count, into):
+        kept = self.rig.wait(self.account.deleted())
+        assert Counter(
+            (each.mailbox, each.uid, each.flags, frozenset(word.lower() for word in each.keywords), each.size)
+            for each in kept
+        ) == Counter((name, m.uid, m.flags, m.keywords, len(m.octets)) for name, m in self.model.kept)
+        if not kept:
+            return
+        chosen = kept[pick % len(kept) :][:count]
+        back = self.rig.wait(self.account.undelete([each.key for each in chosen], into))
+        assert [key for key, _ in back] == [each.key for each in chosen]
+        for (_, uid), each in zip(back, chosen, strict=True):
+            (row,) = self.rig.rows(self.account, into, UIDSet.of([uid]))
+            (one,) = [
+                (name, m)
+                for name, m in self.model.kept
+                if (name, m.uid, self.emails[m.origin]) == (each.mailbox, each.uid, row[EMAIL_ID])
+            ]
+            assert self.model.take_back(one, into) == uid
+        self.stamp()
+
     # --------------------------------------------------------------------------------------------------- looking
 
     @rule(name=names, claims=st.booleans())
@@ -248,6 +273,7 @@ class StoreMachine(RuleBasedStateMachine):
             for row, m in zip(columns["rows"], box.messages, strict=True):
                 assert origins.setdefault(m.origin, row[9]) == row[9]
         assert len(set(origins.values())) == len(origins)
+        self.emails |= origins
         assert len(set(self.uid_validities.values())) == len(self.uid_validities)
         assert self.rig.wait(self.view.differences(self.account)) == []
 
