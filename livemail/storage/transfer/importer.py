@@ -106,7 +106,9 @@ class Importer:
         while (batch := await reading) is not None:
             reading = self._run_blocking(self._read, steps, known)
             if batch:
-                known.update(one.message.id for one in batch)
+                if mailbox.count < 0:
+                    # A source that counts its messages has each once; to remember 200,000 ids takes 25 MiB.
+                    known.update(one.message.id for one in batch)
                 try:
                     await self._commit(key, name, mailbox, batch)
                 except BaseException:
