@@ -206,7 +206,7 @@ class Target:
                 moves = Transfers(store, directory.local_domains, threads.blocking, os.cpu_count() or 1)
                 repairs = Mending(store, is_serving=False)
                 backups = Backups(store, directory.local_domains, threads.blocking)
-                undeletes = Undeletes(store, directory.local_domains, time.time)
+                undeletes = Undeletes(store, directory.local_domains, threads.blocking, time.time)
                 more = moves.operations() | backups.operations() | repairs.operations() | undeletes.operations()
                 for name, function in more.items():
                     operations.add(name, function)

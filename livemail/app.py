@@ -176,7 +176,7 @@ def wire(
     operations.add("message.explain", Explain(store))
     more = transfers(config, store, directory, threads).operations()
     more |= Mending(store, is_serving=True).operations()
-    more |= Undeletes(store, directory.local_domains, outside.now).operations()
+    more |= Undeletes(store, directory.local_domains, threads.blocking, outside.now).operations()
     more |= Backups(store, directory.local_domains, threads.blocking).operations()
     for name, function in more.items():
         operations.add(name, function)

@@ -10,7 +10,7 @@ import msgspec
 
 from livemail.admin.operations import EX_NO_ACCOUNT, EX_PROBLEMS, EX_UNAVAILABLE, EX_USAGE, Refused, canonical_login
 from livemail.delivery.bounce.text import decode_subject
-from livemail.interfaces.runtime import Now
+from livemail.interfaces.runtime import Now, RunBlocking
 from livemail.interfaces.storage import IAccount, IMailStore, Progress
 from livemail.interfaces.undelete import DeletedMessage, IUndelete
 from livemail.mail.errors import InvalidName, LimitReached, OverQuota
@@ -97,13 +97,21 @@ def is_meant(choice: Choice, told: Told, now: float) -> bool:
     return not choice.text or choice.text.casefold() in f"{told.sender}\n{told.subject}".casefold()
 
 
+def _meant(page: Sequence[DeletedMessage], choice: Choice, now: float) -> list[tuple[bytes, Told]]:
+    told = [(message.key, told_of(message)) for message in page]
+    return [each for each in told if is_meant(choice, each[1], now)]
+
+
 class Undeletes:
     """The operations."""
 
-    def __init__(self, store: IMailStore, domains: Callable[[], Sequence[str]], now: Now) -> None:
+    def __init__(
+        self, store: IMailStore, domains: Callable[[], Sequence[str]], run_blocking: RunBlocking, now: Now
+    ) -> None:
         """domains: the local ones, the default first."""
         self._store = store
         self._domains = domains
+        self._run_blocking = run_blocking
         self._now = now
 
     def operations(self) -> dict[str, Callable[[Mapping[str, Any], Progress], Awaitable[Any]]]:
@@ -215,10 +223,9 @@ class Undeletes:
         now, total, seen, after = self._now(), (await kept.kept()).messages, 0, b""
         while page := await kept.deleted(after, PAGE):
             after = page[-1].key
-            for message in page:
-                told = told_of(message)
-                if is_meant(choice, told, now):
-                    yield message.key, told
+            # In a thread: to read a page's envelopes takes tens of milliseconds, and there may be a thousand pages.
+            for each in await self._run_blocking(_meant, page, choice, now):
+                yield each
             seen += len(page)
             progress(min(seen, total), total, "deleted messages")
 

@@ -15,7 +15,9 @@ HOUR = 3600.0
 
 class Rig(MemoryRig):
     def do(self, word, **arguments):
-        work = Undeletes(self.store, lambda: ["localhost"], self.clock).operations()[f"message.{word}"]
+        work = Undeletes(self.store, lambda: ["localhost"], self.pump.run_blocking, self.clock).operations()[
+            f"message.{word}"
+        ]
         return self.wait(work({"account": "ann", **arguments}, lambda *_: None))
 
     def refused(self, word, **arguments):

@@ -216,7 +216,7 @@ def test_an_opening_by_notes_reads_neither_old_rows_nor_those_of_the_next_mailbo
     read = []
     monkeypatch.setattr(opening, "islice", lambda rows, most: islice((read.append(row) or row for row in rows), most))
     assert select(rig) == ([*range(1, 113)], 101)
-    assert len(read) < 20
+    assert len(set(read)) < 20  # one slice of another counts twice
 
 
 def test_what_was_noted_is_unpacked_once(rig, monkeypatch):
@@ -240,7 +240,7 @@ def test_a_session_does_not_change_what_the_next_is_given(rig):
 
 
 def test_only_so_many_gaps_are_kept_unpacked(rig, monkeypatch):
-    monkeypatch.setattr(opening, "KEPT_RUNS", 4)
+    monkeypatch.setattr(opening, "KEPT_RUNS", 2 * (2 + opening.MAILBOX_RUNS))
     for name in ("a", "b", "c"):
         rig.wait(rig.account.create_mailbox(name))
         rig.append(rig.account, name, *(message(str(at)) for at in range(9)))
@@ -248,8 +248,19 @@ def test_only_so_many_gaps_are_kept_unpacked(rig, monkeypatch):
         for _ in range(2):
             assert select(rig, name)[0] == [1, 2, 3, 5, 6, 7, 8, 9]
     kept = rig.store.reader.kept_openings
-    assert kept.runs == sum(len(uids.ranges) for _, uids in kept.by_mailbox.values()) == 4
+    assert [uids.run_count for _, uids in kept.by_mailbox.values()] == [2, 2]
+    assert kept.runs == opening.KEPT_RUNS
     assert [select(rig, name)[0] for name in ("a", "b", "c")] == [[1, 2, 3, 5, 6, 7, 8, 9]] * 3
+
+
+def test_a_counter_that_is_wrong_finds_nothing_in_the_next_mailbox(rig):
+    fill(rig, 12, flags=SEEN)
+    for name in ("Archive", "Drafts", "Junk", "Sent", "Trash"):
+        rig.append(rig.account, name, message(name))
+    change(rig, "mcnt", lambda row: row[:16] + b"\1\0\0\0" + row[20:])
+    assert rig.info(rig.account).unseen == 1
+    assert select(rig) == ([*range(1, 13)], 0)
+    rig.wait(rig.store.repair())
 
 
 def test_a_full_walk_does_not_believe_the_counters(rig):

@@ -85,10 +85,11 @@ class LMDBAccount:
     async def select(self, name: str, claim_recent: bool) -> Selected:
         """Open a mailbox.  Raises NoSuchMailbox."""
         reader = self._store.reader
-        if reader.is_long_walk(self.id, name):
-            selected, note = await self._store.in_thread(reader.select, self.id, name)
-        else:
-            selected, note = reader.select(self.id, name)
+        found = reader.select(self.id, name, may_last=False)
+        if found is None:
+            found = await self._store.in_thread(reader.select, self.id, name)
+            assert found is not None
+        selected, note = found
         info = selected.info
         if note is not None:
             self._store.note_opening((self.id, info.id), note)

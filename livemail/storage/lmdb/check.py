@@ -239,11 +239,11 @@ class Check:
     def _read_message(self, txn: Transaction, key: bytes, row: bytes, cached: tuple[bytes, bytes]) -> None:
         """Look at one message's rows.  This runs once per message of the store: words are only made where something is wrong."""
         tally = self._mailboxes.get(key[:8])
-        if tally is None or len(row) != MESSAGE.size:
-            self._found(
-                *(("message-orphan", _where(key), "has no mailbox") if tally is None else
-                  ("message-row", _where(key), f"has {len(row)} octets"))
-            )  # fmt: skip
+        if tally is None:
+            self._found("message-orphan", _where(key), "has no mailbox")
+            return
+        if len(row) != MESSAGE.size:
+            self._found("message-row", _where(key), f"has {len(row)} octets")
             return
         (_, uid, flags, keywords, modseq, _, _, size, _, _, _, _, digest, _, _, _, fields_end, prefix_end) = (
             MESSAGE.unpack(row)

@@ -57,6 +57,9 @@ FIRST_ROWS: Final = 8
 KEPT_RUNS: Final = 1_000_000
 """Runs of UIDs kept unpacked, of all mailboxes together: twenty octets each."""
 
+MAILBOX_RUNS: Final = 40
+"""What else is kept of a mailbox, in runs."""
+
 LONG_WALK: Final = 50_000
 """Messages from which on a walk is for a thread: a million take a quarter of a second."""
 
@@ -118,7 +121,7 @@ class KeptOpenings:
             kept = self._take(key)
             uids = kept[1] if kept is not None and kept[0] == row else unpack_noted(row)
             self.by_mailbox[key] = row, uids
-            self.runs += uids.run_count
+            self.runs += uids.run_count + MAILBOX_RUNS
             while self.runs > KEPT_RUNS and len(self.by_mailbox) > 1:
                 self._take(next(iter(self.by_mailbox)))
             return uids.copy()
@@ -126,7 +129,7 @@ class KeptOpenings:
     def _take(self, key: bytes) -> tuple[bytes, UIDRuns] | None:
         kept = self.by_mailbox.pop(key, None)
         if kept is not None:
-            self.runs -= kept[1].run_count
+            self.runs -= kept[1].run_count + MAILBOX_RUNS
         return kept
 
 
@@ -139,9 +142,8 @@ def read_opening(txn: Transaction, tables: Tables, key: bytes, counters: Counter
     return Opening(uids, first, max(read, passed) > NOTE_FROM)
 
 
-def is_long_walk(txn: Transaction, tables: Tables, key: bytes) -> bool:
+def is_long_walk(txn: Transaction, tables: Tables, key: bytes, counters: Counters) -> bool:
     """Whether opening a mailbox means to read all of a large one."""
-    counters = Counters.of(txn.get(key, db=tables.mcnt))
     if counters.exists < LONG_WALK:
         return False
     row = txn.get(key, db=tables.opened)
@@ -215,13 +217,15 @@ def _first_unseen(txn: Transaction, tables: Tables, key: bytes, counters: Counte
     cursor = txn.cursor(tables.msg)
     if not cursor.set_range(key + U32.pack(from_)):
         return 0, 0
-    # The mailbox has one without \Seen, so that the walk ends before the next mailbox begins.
-    rows = cursor.iternext(keys=False)
+    # The mailbox has one without \Seen, so that the walk ends before the next mailbox begins; unless the counter is damaged.
+    rows = islice(cursor.iternext(keys=False), counters.exists)
     passed = 0
     while some := b"".join(islice(rows, BATCH_ROWS if passed else FIRST_ROWS)):
         at = some[FLAGS_AT :: MESSAGE.size].translate(_UNSEEN_TO_NUL).find(0)
         if at >= 0:
-            return _UID_AT.unpack_from(some, at * MESSAGE.size)[0], passed + at
+            uid = _UID_AT.unpack_from(some, at * MESSAGE.size)[0]
+            is_ours = txn.get(key + U32.pack(uid), db=tables.msg) == some[at * MESSAGE.size : (at + 1) * MESSAGE.size]
+            return uid if is_ours else 0, passed + at
         passed += len(some) // MESSAGE.size
     return 0, passed
 

@@ -64,7 +64,7 @@ from livemail.storage.lmdb.records import (
     unpack_mailbox,
     unpack_ranges,
 )
-from livemail.storage.lmdb.rows import Transaction, Walk, first_of_runs, intersect, read_beside
+from livemail.storage.lmdb.rows import Transaction, Walk, first_of_runs, intersect, keys_below, read_beside
 from livemail.storage.lmdb.schema import Environment, Tables
 from livemail.storage.lmdb.segments import Location, SegmentGone, SegmentReader
 from livemail.storage.stories import unpack_kept
@@ -221,18 +221,19 @@ class Reader:
         if txn.get(U32.pack(account), db=self._tables.acnt) is None:
             raise NoSuchAccount
 
-    def is_long_walk(self, account: AccountId, name: str) -> bool:
-        """Whether `select` would keep the reactor waiting, and is better done in a thread.  Raises NoSuchMailbox."""
-        with self._begin() as txn:
-            info = self._mailbox(txn, account, name)
-            return is_long_walk(txn, self._tables, MAILBOX_KEY.pack(account, info.id))
+    def select(
+        self, account: AccountId, name: str, *, may_last: bool = True
+    ) -> tuple[Selected, NoteOpening | None] | None:
+        """Return a mailbox with its UIDs, and what should be noted for the next time.  In any thread.  Raises NoSuchMailbox.
 
-    def select(self, account: AccountId, name: str) -> tuple[Selected, NoteOpening | None]:
-        """Return a mailbox with its UIDs, and what should be noted for the next time.  In any thread.  Raises NoSuchMailbox."""
+        may_last: false for None where all of a large mailbox would have to be read.
+        """
         with self._begin() as txn:
             info = self._mailbox(txn, account, name)
             key = MAILBOX_KEY.pack(account, info.id)
             counters = Counters.of(txn.get(key, db=self._tables.mcnt))
+            if not may_last and is_long_walk(txn, self._tables, key, counters):
+                return None
             opening = read_opening(txn, self._tables, key, counters, self.kept_openings)
         first = opening.uids.position(opening.first_unseen) + 1 if opening.first_unseen else 0
         note = NoteOpening(account, info.id, counters, opening) if opening.is_worth_noting else None
@@ -372,15 +373,8 @@ class Reader:
 
     def imported(self, prefix: bytes) -> frozenset[bytes]:
         """Return what follows a prefix in the keys of ``imported``."""
-        found = set()
         with self._begin() as txn:
-            cursor = txn.cursor(self._tables.imported)
-            if cursor.set_range(prefix):
-                for key in cursor.iternext(values=False):
-                    if not key.startswith(prefix):
-                        break
-                    found.add(key[len(prefix) :])
-        return frozenset(found)
+            return frozenset(key[len(prefix) :] for key in keys_below(txn, self._tables.imported, prefix))
 
     def open_digest(self, digest: bytes, prefix: bytes) -> StoredContent | None:
         """Open a content behind a prefix, None when it does not exist.  Raises StorageFailed when it is damaged."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
-from itertools import islice
+from itertools import islice, takewhile
 from operator import itemgetter
 from typing import Any
 
@@ -39,6 +39,14 @@ def read_run(txn: Transaction, table: Table, mailbox_key: bytes, first: int, las
         return rows
     cursor.set_range(start)
     return rows[: bisect_right(list(islice(cursor.iternext(values=False), len(rows))), end)]
+
+
+def keys_below(txn: Transaction, table: Table, prefix: bytes) -> list[bytes]:
+    """Return the keys that begin with ``prefix``, ascending."""
+    cursor = txn.cursor(table)
+    if not cursor.set_range(prefix):
+        return []
+    return list(takewhile(lambda key: key.startswith(prefix), cursor.iternext(values=False)))
 
 
 class Walk:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from livemail.interfaces.undelete import Kept
 from livemail.storage.lmdb.deleted.records import KEY, TOTALS, DeletedRow, Head, RowDamaged
 from livemail.storage.lmdb.records import MESSAGE_KEY, U32, MailboxRecord, Message
+from livemail.storage.lmdb.rows import keys_below
 
 if TYPE_CHECKING:
     from livemail.storage.lmdb.operations.group import AccountState, Group, MailboxState
@@ -79,7 +80,7 @@ def _let_go_oldest(group: Group, account: int, octets: int) -> None:
 
 def let_go(group: Group, keys: Iterable[bytes]) -> Kept:
     """Remove kept messages for good; return how much that was."""
-    messages = octets = 0
+    gone: dict[int, tuple[int, int]] = {}
     for key in keys:
         row = group.txn.pop(key, db=group.tables.gone)
         if row is None:
@@ -95,20 +96,14 @@ def let_go(group: Group, keys: Iterable[bytes]) -> Kept:
             files.drop_put_by(found.head.file)
         else:
             group.dereference(message.digest)
-        add_kept(group, account, -1, -message.size)
-        messages += 1
-        octets += message.size
-    return Kept(messages, octets)
+        messages, octets = gone.get(account, (0, 0))
+        gone[account] = (messages + 1, octets + message.size)
+    for account, (messages, octets) in gone.items():
+        add_kept(group, account, -messages, -octets)
+    return Kept(sum(messages for messages, _ in gone.values()), sum(octets for _, octets in gone.values()))
 
 
 def let_go_all(group: Group, account: int) -> None:
     """An account goes, and what is kept of it."""
-    prefix = U32.pack(account)
-    cursor = group.txn.cursor(group.tables.gone)
-    keys = []
-    if cursor.set_range(prefix):
-        for key in cursor.iternext(values=False):
-            if not key.startswith(prefix):
-                break
-            keys.append(key)
-    let_go(group, keys)
+    let_go(group, keys_below(group.txn, group.tables.gone, U32.pack(account)))
+    group.txn.delete(U32.pack(account), db=group.tables.gcnt)  # where a damaged row has left something

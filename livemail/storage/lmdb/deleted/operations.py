@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from livemail.interfaces.undelete import Kept
-from livemail.mail.changes import Added
 from livemail.mail.errors import LimitReached
-from livemail.mail.flags import DELETED, SEEN
+from livemail.mail.flags import DELETED
 from livemail.mail.ids import UID, AccountId
 from livemail.mail.names import canonical_name
 from livemail.storage.lmdb.deleted.keeping import add_kept, let_go
@@ -15,7 +16,8 @@ from livemail.storage.lmdb.deleted.records import DeletedRow, RowDamaged
 from livemail.storage.lmdb.operations.group import Group, has_uids_for
 from livemail.storage.lmdb.operations.keywords import assign_keywords
 from livemail.storage.lmdb.operations.mailboxes import make_mailbox
-from livemail.storage.lmdb.records import MESSAGE_KEY, U32, MailboxRecord, Message
+from livemail.storage.lmdb.operations.messages import add_rows
+from livemail.storage.lmdb.records import U32, MailboxRecord, Message
 
 
 class Undelete:
@@ -45,31 +47,20 @@ class Undelete:
         if not has_uids_for(mailbox, len(found)):
             raise LimitReached(reason="no UID left")
         if record is not before:
-            group.write_record(mailbox, _with_keywords(mailbox.record, record.keywords))
-        modseq = group.next_modseq(account)
-        given = []
-        for (key, row), message, keywords in zip(found, messages, bits, strict=True):
-            uid = mailbox.uid_next
-            flags = message.flags & ~DELETED
-            back = message._replace(uid=uid, flags=flags, keywords=keywords, modseq=modseq, saved=group.now)
-            new = MESSAGE_KEY.pack(account.id, mailbox.id, uid)
-            group.txn.put(new, back.pack(), db=group.tables.msg)
-            group.txn.put(new, row.cache, db=group.tables.cache)
+            group.write_record(mailbox, msgspec.structs.replace(mailbox.record, keywords=record.keywords))
+        back = [
+            message._replace(flags=message.flags & ~DELETED, keywords=keywords)
+            for message, keywords in zip(messages, bits, strict=True)
+        ]
+        uids = add_rows(group, account, mailbox, back, [row.cache for _, row in found], group.next_modseq(account))
+        for (key, row), message, uid in zip(found, back, uids, strict=True):
             group.txn.delete(key, db=group.tables.gone)
             if files is not None:
-                files.take_back(mailbox, uid, row.head.file, flags, keywords, is_raw=row.head.is_raw)
-            mailbox.uid_next += 1
-            mailbox.unseen += not flags & SEEN
-            given.append((key, uid))
-        mailbox.exists += len(found)
-        mailbox.octets += octets
+                file = row.head
+                files.take_back(mailbox, uid, file.file, message.flags, message.keywords, is_raw=file.is_raw)
         add_kept(group, account.id, -len(found), -octets)
         group.count(account, len(found), octets)
-        group.touch(mailbox, modseq)
-        uids = tuple(uid for _, uid in given)
-        group.log_changed(mailbox, modseq, [(uids[0], uids[-1])])
-        group.emit(account.id, modseq, Added(mailbox.id, modseq, uids))
-        return given
+        return [(key, uid) for (key, _), uid in zip(found, uids, strict=True)]
 
     def _rows(self, group: Group) -> list[tuple[bytes, DeletedRow]]:
         prefix = U32.pack(self._account)
@@ -82,10 +73,6 @@ class Undelete:
                 except RowDamaged:
                     continue
         return list(found.items())
-
-
-def _with_keywords(record: MailboxRecord, keywords: tuple[str, ...]) -> MailboxRecord:
-    return MailboxRecord(record.name, record.special_use, record.uid_validity, record.created, keywords)
 
 
 class LetGo:

@@ -39,7 +39,7 @@ from livemail.storage.lmdb.records import (
     pack_ranges,
     unpack_mailbox,
 )
-from livemail.storage.lmdb.rows import Table, Transaction
+from livemail.storage.lmdb.rows import Table, Transaction, keys_below
 from livemail.storage.lmdb.schema import Tables
 from livemail.storage.lmdb.segments import Location, Tail
 from livemail.storage.settings import StorageSettings
@@ -247,15 +247,8 @@ class Group:
 
     def all_mailboxes(self, account: int) -> list[MailboxState]:
         """Return every mailbox of an account."""
-        prefix = U32.pack(account)
-        cursor = self.txn.cursor(self.tables.mbox)
-        ids = []
-        if cursor.set_range(prefix):
-            for key in cursor.iternext(values=False):
-                if not key.startswith(prefix):
-                    break
-                ids.append(MAILBOX_KEY.unpack(key)[1])
-        return [self.mailbox(account, id_) for id_ in ids]
+        keys = keys_below(self.txn, self.tables.mbox, U32.pack(account))
+        return [self.mailbox(account, MAILBOX_KEY.unpack(key)[1]) for key in keys]
 
     def files_of(self, account: int) -> MaildirFiles | None:
         """Return the files of an account in a Maildir; None for one whose messages lie in segments."""

@@ -227,11 +227,29 @@ def _write(
     if record is not target.record:
         group.write_record(target, record)
     modseq = modseq or group.next_modseq(account)
+    caches = read_beside(group.txn, group.tables.cache, source.key, runs)
+    translated = [message._replace(keywords=keywords[message.keywords]) for message in messages]
+    uids = add_rows(group, account, target, translated, caches, modseq)
+    flags = {uid: (message.flags, keywords[message.keywords]) for uid, message in zip(uids, messages, strict=True)}
+    return Copied(target.id, record.uid_validity, tuple(message.uid for message in messages), uids), flags
+
+
+def add_rows(
+    group: Group,
+    account: AccountState,
+    target: MailboxState,
+    messages: Sequence[Message],
+    caches: Sequence[bytes],
+    modseq: int,
+) -> tuple[int, ...]:
+    """Give messages rows in a mailbox, count and publish them; return their UIDs there.
+
+    messages: at least one, with the target's keyword bits.  caches: their rows of ``cache``.
+    """
     first = target.uid_next
     keys = [MESSAGE_KEY.pack(account.id, target.id, first + index) for index in range(len(messages))]
-    caches = read_beside(group.txn, group.tables.cache, source.key, runs)
     rows = [
-        message._replace(uid=first + index, keywords=keywords[message.keywords], modseq=modseq, saved=group.now).pack()
+        message._replace(uid=first + index, modseq=modseq, saved=group.now).pack()
         for index, message in enumerate(messages)
     ]
     group.txn.cursor(group.tables.msg).putmulti(list(zip(keys, rows, strict=True)))
@@ -245,8 +263,7 @@ def _write(
     group.touch(target, modseq)
     group.log_changed(target, modseq, [(uids[0], uids[-1])])
     group.emit(account.id, modseq, Added(target.id, modseq, uids))
-    flags = {uid: (message.flags, keywords[message.keywords]) for uid, message in zip(uids, messages, strict=True)}
-    return Copied(target.id, record.uid_validity, tuple(message.uid for message in messages), uids), flags
+    return uids
 
 
 def _count_out(mailbox: MailboxState, messages: Sequence[Message]) -> None:
