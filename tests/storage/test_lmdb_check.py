@@ -51,6 +51,13 @@ def record(**fields):
     return lambda value: Message.unpack(value)._replace(**fields).pack()
 
 
+@pytest.mark.parametrize(("at", "where"), [(0, "mailbox 1, UID 1"), (1, "mailbox 1, UID 2"), (3, "mailbox 3, UID 1")])
+def test_a_message_of_another_size_than_its_content_is_named(filled, at, where):
+    change(filled, "msg", record(size=1), at)
+    found = [each for each in filled.wait(filled.store.check()).problems if each.kind == "message-size"]
+    assert [each.where for each in found] == [f"account 1, {where}"]
+
+
 @pytest.mark.parametrize(
     ("table", "edit", "kinds"),
     [
